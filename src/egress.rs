@@ -1,0 +1,1 @@
+//! Which addresses popbridge may connect to.

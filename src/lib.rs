@@ -1,0 +1,8 @@
+//! popbridge: POP3 mailboxes as a JSON API and signed webhooks.
+//!
+//! `ARCHITECTURE.md` has the map. Dependencies point one way: `api`, `sync` and `webhooks` build
+//! on `store`, `message` and `pop3`; those three know nothing of each other.
+
+pub mod egress;
+pub mod message;
+pub mod pop3;

@@ -1,0 +1,127 @@
+//! Octets to the message of the API: pure, bounded, and it never fails.
+//!
+//! Whatever a server sent becomes a [`Message`]; what had to be repaired is said in
+//! [`Message::parse_notes`].
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+/// A parsed message (RFC 5322, MIME). Text is valid UTF-8 without NUL, as PostgreSQL asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Message {
+    /// `Date` header; absent when missing or absurd.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub date: Option<OffsetDateTime>,
+    /// Decoded `Subject`.
+    pub subject: Option<String>,
+    /// `From`, groups flattened.
+    pub from: Vec<Address>,
+    /// `To`, groups flattened.
+    pub to: Vec<Address>,
+    /// `Cc`, groups flattened.
+    pub cc: Vec<Address>,
+    /// `Bcc`, groups flattened.
+    pub bcc: Vec<Address>,
+    /// `Reply-To`, groups flattened.
+    pub reply_to: Vec<Address>,
+    /// `Sender`.
+    pub sender: Vec<Address>,
+    /// `Message-ID` without angle brackets. Never a key: senders repeat it.
+    pub message_id: Option<String>,
+    /// First id of `In-Reply-To`, without angle brackets.
+    pub in_reply_to: Option<String>,
+    /// `References`, oldest first, without angle brackets.
+    pub references: Vec<String>,
+    /// Every header field in order, decoded.
+    pub headers: Vec<Header>,
+    /// The bodies.
+    pub text: Text,
+    /// First 200 characters of the text, white space folded.
+    pub preview: String,
+    /// Parts that are not a body.
+    pub attachments: Vec<Attachment>,
+    /// What kind of mail this is.
+    pub flags: Flags,
+    /// How well parsing went.
+    pub parse_status: ParseStatus,
+    /// What was missing, wrong or cut, a short sentence each.
+    pub parse_notes: Vec<String>,
+}
+
+/// One address of an address list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Address {
+    /// Display name, decoded.
+    pub name: Option<String>,
+    /// `local@domain`, as it was written.
+    pub address: Option<String>,
+}
+
+/// One header field.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Header {
+    /// Field name as written.
+    pub name: String,
+    /// Decoded, unfolded value.
+    pub value: String,
+}
+
+/// The bodies of a message.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Text {
+    /// The plain text body, where there is one.
+    pub plain: Option<String>,
+    /// The HTML body as sent, **not** sanitised.
+    pub html: Option<String>,
+    /// A body was longer than what is kept here; `raw` has all of it.
+    pub truncated: bool,
+}
+
+/// A part of the message that is not one of its bodies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Attachment {
+    /// Number within the message, from 0.
+    pub n: u32,
+    /// File name as the sender gave it, decoded.
+    pub filename: Option<String>,
+    /// Media type, lower case, without parameters.
+    pub content_type: String,
+    /// Decoded octets.
+    pub size: u64,
+    /// SHA-256 of the decoded octets, lower-case hex.
+    pub sha256: String,
+    /// `Content-ID` without angle brackets.
+    pub content_id: Option<String>,
+    /// Meant to be shown within the message.
+    pub inline: bool,
+    /// Where the whole part (its header and body) lies in the raw message, in octets.
+    #[serde(skip)]
+    pub part: Range<usize>,
+}
+
+/// What kind of mail a message is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Flags {
+    /// Sent by a machine in answer to mail (RFC 3834).
+    pub auto_reply: bool,
+    /// A delivery status notification (RFC 3464) or an older bounce.
+    pub bounce: bool,
+    /// Came by a mailing list (RFC 2369, RFC 2919).
+    pub list: bool,
+}
+
+/// How well parsing went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ParseStatus {
+    /// Nothing to remark.
+    #[default]
+    Ok,
+    /// Something was missing, wrong or cut; see the notes.
+    Repaired,
+    /// Not a message at all; the raw octets are there.
+    Failed,
+}

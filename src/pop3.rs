@@ -1,0 +1,1 @@
+//! A POP3 client: knows nothing of HTTP or Postgres.
