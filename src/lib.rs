@@ -6,3 +6,4 @@
 pub mod egress;
 pub mod message;
 pub mod pop3;
+pub mod store;
