@@ -6,7 +6,7 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::store::MasterKey;
 
@@ -279,7 +279,6 @@ impl Settings {
     }
 
     fn admin_key(&self, mistakes: &mut Vec<String>) -> Option<SecretString> {
-        use secrecy::ExposeSecret;
         let key = secret(
             "POPBRIDGE_ADMIN_KEY",
             &self.admin_key,
@@ -351,7 +350,6 @@ fn secret(
     file: &Option<PathBuf>,
     mistakes: &mut Vec<String>,
 ) -> Option<SecretString> {
-    use secrecy::ExposeSecret;
     let value = value
         .as_ref()
         .filter(|value| !value.expose_secret().is_empty());
@@ -428,9 +426,10 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "0123456789abcdef\n").unwrap();
         let path = format!("--admin-key-file={}", file.path().display());
+        let master_key = format!("--master-key={}", MasterKey::generate().expose_secret());
 
-        assert!(resolve(&[&path]).is_ok());
-        let error = resolve(&[&path, "--admin-key=0123456789abcdef"]).unwrap_err();
+        assert!(resolve(&[&master_key, &path]).is_ok());
+        let error = resolve(&[&master_key, &path, "--admin-key=0123456789abcdef"]).unwrap_err();
         assert!(error.to_string().contains("keep one"), "{error}");
     }
 

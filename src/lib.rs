@@ -4,9 +4,11 @@
 //! on `store`, `message` and `pop3`; those three know nothing of each other.
 
 pub mod config;
+pub mod data_dir;
 pub mod egress;
 pub mod message;
 pub mod pop3;
 pub mod postgres;
 pub mod store;
+pub mod sync;
 pub mod telemetry;

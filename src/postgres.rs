@@ -42,6 +42,9 @@ const FALLBACK_DIR: &str = "/var/lib/popbridge";
 
 const PORT: &str = "5432";
 
+/// Says how to reach the running server, for other commands and for `psql`.
+const URL_FILE: &str = "database-url";
+
 /// A running private Postgres.
 #[derive(Debug)]
 pub struct PrivatePostgres {
@@ -104,7 +107,19 @@ impl PrivatePostgres {
             "postgres:///postgres?host={}&port={PORT}&user=popbridge",
             sockets.display()
         );
+        fs::write(data_dir.join(URL_FILE), format!("{url}\n"))?;
         Ok(Self { server, url })
+    }
+
+    /// How to reach the server of a data directory that another popbridge has started.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn url_of(data_dir: &Path) -> anyhow::Result<String> {
+        let path = data_dir.join(URL_FILE);
+        let url = fs::read_to_string(&path)
+            .with_context(|| format!("no running Postgres is named in {}", path.display()))?;
+        Ok(url.trim().to_owned())
     }
 
     /// How to reach it.
