@@ -1,1 +1,3 @@
-//! Integration tests.
+//! popbridge from the outside: HTTP, SQL and the POP3 wire.
+
+mod private_postgres;
