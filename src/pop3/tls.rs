@@ -95,7 +95,10 @@ fn certificate_fault(error: &CertificateError) -> CertificateFault {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
             CertificateFault::Expired
         }
-        CertificateError::UnknownIssuer => CertificateFault::Untrusted,
+        // A bad signature is what another CA of the same name looks like.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            CertificateFault::Untrusted
+        }
         // What `openssl req -x509` makes: a CA certificate that a server uses as its own.
         error if is_ca_as_end_entity(error) => CertificateFault::Untrusted,
         CertificateError::NotValidForName => CertificateFault::NameMismatch { presented: vec![] },

@@ -5,7 +5,7 @@
 //! ```
 //! Memory is bounded by the budget: each message carries its reservation until it is committed.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use tokio::{
     sync::mpsc,
@@ -61,7 +61,8 @@ pub(super) struct Ingest<'a> {
 
 impl Ingest<'_> {
     /// Fetches and stores `wanted`. When it returns without an error, all of it is committed but
-    /// the messages that the server refused to send, which it returns.
+    /// the messages that the server refused to send, which it returns. When the line fails, what
+    /// was whole by then is committed all the same: each pass gets further than the last.
     pub(super) async fn run(
         &self,
         session: &mut Session,
@@ -70,12 +71,17 @@ impl Ingest<'_> {
     ) -> Result<Vec<Listed>, Error> {
         let (to_parse, fetched) = mpsc::channel(BATCH_MESSAGES);
         let (to_store, parsed) = mpsc::channel(1);
-        let (refused, (), ()) = tokio::try_join!(
-            self.fetch(session, wanted, to_parse),
-            self.parse(fetched, to_store),
-            self.store(parsed, counts),
-        )?;
-        Ok(refused)
+        let fetch = self.fetch(session, wanted, to_parse);
+        let mut keep = pin!(async {
+            tokio::try_join!(self.parse(fetched, to_store), self.store(parsed, counts))
+        });
+        tokio::select! {
+            refused = fetch => {
+                keep.await?;
+                refused
+            }
+            kept = &mut keep => Err(kept.err().unwrap_or(Error::Stopped)),
+        }
     }
 
     async fn fetch(

@@ -39,6 +39,7 @@ pub(super) async fn authenticate(
     let (near, far) = duplex(2 * MAX_LINE);
     let mut relay = Relay {
         wire,
+        credentials,
         refusal: None,
     };
     let outcome = tokio::select! {
@@ -48,7 +49,7 @@ pub(super) async fn authenticate(
     };
     match (outcome, relay.refusal) {
         (Ok(()), None) => Ok(()),
-        (_, Some(refusal)) => Err(refused(refusal, credentials)),
+        (_, Some(text)) => Err(refused(&text, credentials)),
         (Err(_), None) => Err(clock.protocol("the server's answer to the login made no sense")),
     }
 }
@@ -179,8 +180,9 @@ impl Authenticator for Plain {
 
 struct Relay<'a> {
     wire: &'a mut Wire,
-    /// The server's last word, if it was `-ERR`.
-    refusal: Option<Refusal>,
+    credentials: &'a Credentials,
+    /// The server's last word, if it was `-ERR`: what follows that.
+    refusal: Option<Vec<u8>>,
 }
 
 impl Relay<'_> {
@@ -202,14 +204,14 @@ impl Relay<'_> {
             let answer = match (codec::status(line), line) {
                 (Some(Status::Ok(_)), _) => b"+OK\r\n".to_vec(),
                 (Some(Status::Err(text)), _) => {
-                    self.refusal = Some(Refusal::parse(text));
+                    self.refusal = Some(text.to_vec());
                     b"-ERR\r\n".to_vec()
                 }
                 // async-pop asks for the space that some servers leave out.
                 (None, b"+") => b"+ \r\n".to_vec(),
                 (None, [b'+', b' ', ..]) => with_crlf(line),
                 (None, _) => {
-                    let line = printable(line);
+                    let line = printable(&without_secret(line, self.credentials));
                     return Err(clock.protocol(format!("the server answered \"{line}\"")));
                 }
             };
@@ -223,9 +225,10 @@ fn with_crlf(line: &[u8]) -> Vec<u8> {
 }
 
 /// What a `-ERR` at login means. Without a response code the text has to do.
-fn refused(mut refusal: Refusal, credentials: &Credentials) -> Error {
-    let text = refusal.text.to_lowercase();
-    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+fn refused(text: &[u8], credentials: &Credentials) -> Error {
+    let mut refusal = Refusal::parse(text);
+    let lower = refusal.text.to_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
     let otherwise = if says(&["plaintext auth", "plain text auth", "cleartext auth"]) {
         |refusal: Refusal| {
             Error::AuthUnsupported(format!("{refusal}; set tls to implicit or starttls"))
@@ -245,15 +248,18 @@ fn refused(mut refusal: Refusal, credentials: &Credentials) -> Error {
     } else {
         Error::AuthFailed
     };
-    refusal.text = without_secret(refusal.text, credentials);
+    refusal.text = Refusal::parse(&without_secret(text, credentials)).text;
     Error::refused(refusal, otherwise)
 }
 
 /// Some servers repeat the line that they did not like.
-fn without_secret(text: String, credentials: &Credentials) -> String {
+fn without_secret(line: &[u8], credentials: &Credentials) -> Vec<u8> {
     let password = credentials.password.expose_secret();
     let plain = STANDARD.encode(format!("\0{}\0{password}", credentials.username));
-    text.replace(password, "***").replace(&plain, "***")
+    let line = String::from_utf8_lossy(line);
+    line.replace(password, "***")
+        .replace(&plain, "***")
+        .into_bytes()
 }
 
 #[cfg(test)]

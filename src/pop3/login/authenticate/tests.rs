@@ -81,7 +81,7 @@ fn apop_wants_a_timestamp_that_looks_like_one() {
 
 fn code_of(reply: &str) -> &'static str {
     let credentials = credentials("user", "hunter2");
-    refused(Refusal::parse(reply.as_bytes()), &credentials).code()
+    refused(reply.as_bytes(), &credentials).code()
 }
 
 fn credentials(username: &str, password: &str) -> Credentials {
@@ -128,7 +128,7 @@ fn a_password_that_the_server_repeats_is_not_passed_on() {
         "bad line: PASS hunter2",
         "bad line: AUTH PLAIN AHVzZXIAaHVudGVyMg==",
     ] {
-        let error = refused(Refusal::parse(reply.as_bytes()), &credentials).to_string();
+        let error = refused(reply.as_bytes(), &credentials).to_string();
         assert!(error.contains("***"), "{error}");
         assert!(
             !error.contains("hunter2") && !error.contains("AHVzZXI"),
