@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod data_dir;
+pub mod demo;
 pub mod egress;
 pub mod message;
 pub mod pop3;

@@ -1,6 +1,10 @@
 //! popbridge from the outside: HTTP, SQL and the POP3 wire.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, in helpers too")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails, in helpers too"
+)]
 
 mod pop3;
 mod private_postgres;
+mod real;
 mod support;
