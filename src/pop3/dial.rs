@@ -25,15 +25,7 @@ pub(super) async fn dial(
 ) -> Result<TcpStream, Error> {
     let limit = clock.deadlines.connect;
     let addresses = resolve(server, limit).await?;
-    // One forbidden address among good ones is how DNS rebinding looks.
-    for address in &addresses {
-        egress
-            .check(address.ip())
-            .map_err(|refused| Error::EgressRefused {
-                host: server.host.clone(),
-                refused,
-            })?;
-    }
+    vet(&server.host, &addresses, egress)?;
     let timed_out = || Error::ConnectTimeout {
         host: server.host.clone(),
         port: server.port,
@@ -71,6 +63,17 @@ async fn resolve(server: &Server, limit: Duration) -> Result<Vec<SocketAddr>, Er
     } else {
         Ok(addresses)
     }
+}
+
+/// One forbidden address among good ones is how DNS rebinding looks: all of them have to pass.
+fn vet(host: &str, addresses: &[SocketAddr], egress: &Egress) -> Result<(), Error> {
+    let refused = |refused| Error::EgressRefused {
+        host: host.to_owned(),
+        refused,
+    };
+    addresses
+        .iter()
+        .try_for_each(|address| egress.check(address.ip()).map_err(refused))
 }
 
 /// IPv6 and IPv4 by turns, the resolver's favourite first.
@@ -127,6 +130,16 @@ mod tests {
             .iter()
             .map(|ip| (ip.parse::<std::net::IpAddr>().unwrap(), 995).into())
             .collect()
+    }
+
+    #[test]
+    fn one_forbidden_address_among_good_ones_is_enough_to_refuse() {
+        let vet = |addresses: &[&str]| vet("host", &sockets(addresses), &Egress::default());
+        assert!(vet(&["1.1.1.1", "2606::1"]).is_ok());
+        assert_eq!(
+            vet(&["1.1.1.1", "10.0.0.1"]).unwrap_err().code(),
+            "egress_refused"
+        );
     }
 
     #[test]

@@ -244,12 +244,14 @@ pub enum Phase {
     Tls,
     /// The server's first line.
     Greeting,
-    /// CAPA.
+    /// CAPA before the login.
     Capabilities,
     /// STLS.
     Starttls,
     /// AUTH, USER and PASS, or APOP.
     Login,
+    /// CAPA after the login.
+    SessionCapabilities,
     /// STAT, UIDL and LIST.
     Listing,
     /// RETR.
@@ -265,7 +267,7 @@ impl fmt::Display for Phase {
         f.write_str(match self {
             Self::Tls => "in the TLS handshake",
             Self::Greeting => "waiting for the greeting",
-            Self::Capabilities => "asking for the capabilities (CAPA)",
+            Self::Capabilities | Self::SessionCapabilities => "asking for the capabilities (CAPA)",
             Self::Starttls => "starting TLS (STLS)",
             Self::Login => "logging in",
             Self::Listing => "listing the maildrop",

@@ -54,7 +54,8 @@ impl Connector {
             clock: Clock::start(self.deadlines),
         };
         match attempt.run(&self.egress, true).await {
-            // Some servers hang or hang up on CAPA; they get one more connection without it.
+            // Some servers hang or hang up on CAPA; they get one more connection without it. Not
+            // so after a login: the maildrop may still be locked, and logins may be counted.
             Err(
                 Error::Closed {
                     phase: Phase::Capabilities,
@@ -99,13 +100,14 @@ impl Attempt<'_> {
             wire = wire.encrypt(&self.trust, host).await?;
         }
         let mut greeting = greeting(&mut wire).await?;
-        let mut capabilities = self.capabilities(&mut wire, ask_capa).await?;
+        let before_login = Phase::Capabilities;
+        let mut capabilities = ask(&mut wire, before_login, ask_capa).await?;
         if *tls == Tls::Starttls {
             stls(&mut wire, capabilities.as_ref()).await?;
             wire = wire.encrypt(&self.trust, host).await?;
             // What was said in plain text may have been somebody else's (RFC 2595, section 4).
             greeting = b"+OK".to_vec();
-            capabilities = self.capabilities(&mut wire, ask_capa).await?;
+            capabilities = ask(&mut wire, before_login, ask_capa).await?;
         }
         wire.enter(Phase::Login);
         let encrypted = *tls != Tls::None;
@@ -117,28 +119,24 @@ impl Attempt<'_> {
             encrypted,
         )
         .await?;
-        let capabilities = self.capabilities(&mut wire, ask_capa).await?;
+        let capabilities = ask(&mut wire, Phase::SessionCapabilities, ask_capa).await?;
         Ok(Session::new(wire, capabilities.unwrap_or_default()))
     }
+}
 
-    /// Asks with CAPA. `None` where the server has no such command, or is not to be asked.
-    async fn capabilities(
-        &self,
-        wire: &mut Wire,
-        ask: bool,
-    ) -> Result<Option<Capabilities>, Error> {
-        if !ask {
-            return Ok(None);
-        }
-        wire.enter(Phase::Capabilities);
-        wire.send(b"CAPA\r\n", 1).await?;
-        if wire.status().await?.is_err() {
-            return Ok(None);
-        }
-        let mut capabilities = Capabilities::default();
-        multi_line(wire, |line| capabilities.add(line)).await?;
-        Ok(Some(capabilities))
+/// Asks with CAPA. `None` where the server has no such command, or is not to be asked.
+async fn ask(wire: &mut Wire, phase: Phase, ask: bool) -> Result<Option<Capabilities>, Error> {
+    if !ask {
+        return Ok(None);
     }
+    wire.enter(phase);
+    wire.send(b"CAPA\r\n", 1).await?;
+    if wire.status().await?.is_err() {
+        return Ok(None);
+    }
+    let mut capabilities = Capabilities::default();
+    multi_line(wire, |line| capabilities.add(line)).await?;
+    Ok(Some(capabilities))
 }
 
 /// Reads the greeting line and refuses whatever is not a POP3 server's welcome.

@@ -18,7 +18,10 @@ use super::{
     tls::Trust,
 };
 
-const READ_SIZE: usize = 128 * 1024;
+const BUFFER: usize = 128 * 1024;
+
+/// Reads are not made smaller than this, the most that is in one TLS record.
+const MIN_READ: usize = 16 * 1024;
 
 /// A connection that counts the replies it is owed.
 pub(super) struct Wire {
@@ -185,8 +188,11 @@ impl Wire {
     }
 
     async fn fill(&mut self, deadline: Deadline) -> Result<(), Error> {
-        // Less than a line is left in the buffer here, so it never grows past its first size.
-        self.buffer.reserve(READ_SIZE);
+        // Less than a line is left in the buffer here, so that this moves it to the front of the
+        // same allocation.
+        if self.buffer.capacity() - self.buffer.len() < MIN_READ {
+            self.buffer.reserve(BUFFER - self.buffer.len());
+        }
         let read = self
             .clock
             .within(deadline, self.io.read_buf(&mut self.buffer))

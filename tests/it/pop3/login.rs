@@ -166,12 +166,31 @@ async fn a_reply_too_many_to_the_login_is_a_protocol_error() {
         .sends("AUTH", "+OK\r\n+OK\r\n")
         .start()
         .await;
-    // CAPA after login finds the line that nobody asked for, and a second connection goes without.
-    assert!(
-        open(&peer)
-            .await
-            .is_ok_and(|session| session.capabilities().lines.is_empty())
-    );
+    assert_eq!(refusal(&peer).await.0, "protocol_error");
+    assert_eq!(peer.commands().len(), 2);
+}
+
+#[tokio::test]
+async fn a_session_can_be_opened_and_used_on_any_thread() {
+    let peer = Peer::new(Tls::Implicit).start().await;
+    let (connector, server) = (connector(Deadlines::default()), peer.server.clone());
+    let task = tokio::spawn(async move {
+        let mut session = connector.open(&server, &credentials()).await?;
+        super::retrieve_all(&mut session).await?;
+        session.quit().await
+    });
+    task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn apop_does_not_use_a_timestamp_from_before_tls() {
+    let greeting = Answer::Send(b"+OK <1896.697170952@dbc.mtview.ca.us>\r\n".into());
+    let peer = Peer::new(Tls::Starttls).greeting(greeting).start().await;
+    let credentials = Credentials {
+        auth: Auth::Apop,
+        ..credentials()
+    };
+    assert_eq!(log_in(&peer, &credentials).await, Err("auth_unsupported"));
 }
 
 #[tokio::test]
