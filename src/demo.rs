@@ -1,4 +1,5 @@
-//! `popbridge demo`: the main job on this machine alone, with a real POP3 server.
-
+//! x
 pub mod certificates;
 pub mod dovecot;
+pub mod maildrop;
+pub mod receiver;

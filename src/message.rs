@@ -3,11 +3,16 @@
 //! Whatever a server sent becomes a [`Message`]; what had to be repaired is said in
 //! [`Message::parse_notes`].
 
-use std::ops::Range;
+use std::{ops::Range, panic::catch_unwind};
 
 use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
+
+mod attachments;
+mod flags;
+mod reading;
+mod text;
 
 /// A parsed message (RFC 5322, MIME). Text is valid UTF-8 without NUL, as PostgreSQL asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -140,7 +145,22 @@ pub enum ParseStatus {
     Failed,
 }
 
-/// STUB
-pub fn parse(_octets: &[u8]) -> Message {
-    Message::default()
+/// Octets to a message. It never fails: what is no message at all comes out with
+/// [`ParseStatus::Failed`] and the octets as its text.
+pub fn parse(octets: &[u8]) -> Message {
+    // mail-parser is fuzzed, but it is not ours, and what it reads comes from strangers.
+    catch_unwind(|| reading::read(octets)).unwrap_or_else(|_| {
+        let mut message = reading::unreadable(octets);
+        message
+            .summary
+            .parse_notes
+            .push("The parser failed on this message.".to_owned());
+        message
+    })
+}
+
+/// The octets of an attachment, its transfer encoding undone, from the octets of its whole part
+/// ([`Attachment::part`]).
+pub fn attachment_octets(part: &[u8]) -> Vec<u8> {
+    catch_unwind(|| attachments::decode_part(part)).unwrap_or_else(|_| part.to_vec())
 }
