@@ -9,7 +9,10 @@ use sqlx::{PgConnection, postgres::types::PgInterval};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Error, Store};
+use super::{
+    Error, Store,
+    events::{self, Facts, NewEvent},
+};
 
 /// A mailbox that this worker may sync until the lease ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +23,19 @@ pub struct Lease {
     pub token: i64,
     /// The id of the pass.
     pub sync_id: Uuid,
+}
+
+/// A claimed mailbox, with what its earlier passes left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The right to sync it.
+    pub lease: Lease,
+    /// Failed passes in a row.
+    pub failures: u32,
+    /// Refused logins in a row.
+    pub auth_failures: u32,
+    /// What is listed from now on is no backlog.
+    pub backlog_done: bool,
 }
 
 /// How a pass ended, for the mailbox's state.
@@ -76,10 +92,9 @@ impl Store {
         &self,
         limit: i64,
         lease: Duration,
-    ) -> Result<Vec<Lease>, Error> {
+    ) -> Result<Vec<Claim>, Error> {
         let fresh_ids: Vec<Uuid> = (0..limit).map(|_| Uuid::now_v7()).collect();
-        let leases = sqlx::query_as!(
-            Lease,
+        let rows = sqlx::query!(
             r#"WITH due AS (
                 SELECT mailbox_id FROM popbridge.mailbox_states
                 WHERE next_sync_at <= now() AND (lease_until IS NULL OR lease_until <= now())
@@ -93,14 +108,27 @@ impl Store {
             SET lease_token = lease_token + 1, lease_until = now() + $2,
                 sync_id = COALESCE(s.sync_id, ($3::uuid[])[n])
             FROM numbered WHERE s.mailbox_id = numbered.mailbox_id
-            RETURNING s.mailbox_id, s.lease_token AS token, s.sync_id AS "sync_id!""#,
+            RETURNING s.mailbox_id, s.lease_token, s.sync_id AS "sync_id!", s.consecutive_failures,
+                s.consecutive_auth_failures, s.backlog_done_at IS NOT NULL AS "backlog_done!""#,
             limit,
             interval(lease),
             &fresh_ids,
         )
         .fetch_all(&self.pool)
         .await?;
-        Ok(leases)
+        Ok(rows
+            .into_iter()
+            .map(|row| Claim {
+                lease: Lease {
+                    mailbox_id: row.mailbox_id,
+                    token: row.lease_token,
+                    sync_id: row.sync_id,
+                },
+                failures: row.consecutive_failures.unsigned_abs(),
+                auth_failures: row.consecutive_auth_failures.unsigned_abs(),
+                backlog_done: row.backlog_done,
+            })
+            .collect())
     }
 
     /// Keeps a lease for `lease` from now.
@@ -145,7 +173,7 @@ impl Store {
     /// [`Error::LeaseLost`].
     pub async fn finish_pass(&self, held: &Lease, outcome: &Outcome) -> Result<(), Error> {
         let mut tx = self.pool.begin().await?;
-        let requested = lock_lease(&mut tx, held).await?;
+        let before = lock_lease(&mut tx, held).await?;
         let Outcome {
             counts, failure, ..
         } = outcome;
@@ -156,7 +184,9 @@ impl Store {
         sqlx::query!(
             "UPDATE popbridge.mailbox_states SET
                 lease_until = NULL, sync_id = NULL, sync_requested_at = NULL,
-                next_sync_at = (SELECT CASE WHEN paused THEN NULL ELSE now() + $3 END
+                -- Settings that changed meanwhile are tried at once.
+                next_sync_at = (SELECT CASE WHEN paused THEN NULL
+                    WHEN updated_at > $9 THEN now() ELSE now() + $3 END
                     FROM popbridge.mailboxes WHERE id = $1),
                 last_sync_at = now(),
                 last_success_at = CASE WHEN $4::text IS NULL THEN now() ELSE last_success_at END,
@@ -177,6 +207,7 @@ impl Store {
             failure.as_ref().is_some_and(|f| f.auth),
             outcome.capabilities.as_deref(),
             outcome.caught_up,
+            outcome.started_at,
         )
         .execute(&mut *tx)
         .await?;
@@ -184,7 +215,7 @@ impl Store {
             listed: 0,
             ..*counts
         } == Counts::default();
-        if requested || !idle || failure.is_some() {
+        if before.requested || !idle || failure.is_some() {
             sqlx::query!(
                 "INSERT INTO popbridge.syncs (mailbox_id, id, started_at, finished_at, listed,
                     stored, skipped, failed, deleted, octets, error_code, error_detail)
@@ -205,17 +236,64 @@ impl Store {
             .await?;
             super::syncs::trim(&mut tx, held.mailbox_id).await?;
         }
+        let event = state_change(
+            held.mailbox_id,
+            before.error_code.as_deref(),
+            failure.as_ref(),
+        );
+        events::append(&mut tx, event.into_iter().collect()).await?;
         tx.commit().await?;
         Ok(())
     }
 }
 
-/// Locks the mailbox's state for this transaction if the lease is still ours; tells whether the
-/// pass was asked for.
-pub(super) async fn lock_lease(tx: &mut PgConnection, held: &Lease) -> Result<bool, Error> {
-    sqlx::query_scalar!(
-        r#"SELECT sync_requested_at IS NOT NULL AS "requested!" FROM popbridge.mailbox_states
-        WHERE mailbox_id = $1 AND lease_token = $2 FOR UPDATE"#,
+/// The event of a mailbox that began to fail, fails in another way, or recovered: once, not with
+/// each pass.
+fn state_change(
+    mailbox_id: Uuid,
+    before: Option<&str>,
+    failure: Option<&Failure>,
+) -> Option<NewEvent> {
+    let (kind, data) = match failure {
+        Some(failure) if before == Some(failure.code) => return None,
+        Some(failure) => {
+            let kind = if failure.auth {
+                "mailbox.auth_failed"
+            } else {
+                "mailbox.error"
+            };
+            (
+                kind,
+                serde_json::json!({ "code": failure.code, "detail": failure.detail }),
+            )
+        }
+        None => ("mailbox.recovered", serde_json::json!({ "code": before? })),
+    };
+    Some(NewEvent {
+        id: Uuid::now_v7(),
+        mailbox_id,
+        kind,
+        message_id: None,
+        data,
+        notify: true,
+        facts: Facts::default(),
+    })
+}
+
+/// What the state said when it was locked.
+pub(super) struct Locked {
+    /// Somebody asked for this pass.
+    requested: bool,
+    /// How the last pass failed.
+    error_code: Option<String>,
+}
+
+/// Locks the mailbox's state for this transaction if the lease is still ours.
+pub(super) async fn lock_lease(tx: &mut PgConnection, held: &Lease) -> Result<Locked, Error> {
+    sqlx::query_as!(
+        Locked,
+        r#"SELECT sync_requested_at IS NOT NULL AS "requested!", last_error_code AS error_code
+        FROM popbridge.mailbox_states WHERE mailbox_id = $1 AND lease_token = $2 FOR UPDATE"#,
         held.mailbox_id,
         held.token,
     )

@@ -253,13 +253,18 @@ async fn mark_due_deletions(
     let marked = match policy {
         DeletePolicy::Never => return Ok(()),
         DeletePolicy::AfterStore | DeletePolicy::AfterDays => {
+            let days = if policy == DeletePolicy::AfterDays {
+                after_days
+            } else {
+                Some(0)
+            };
             sqlx::query!(
                 "UPDATE popbridge.maildrop_entries
                 SET remote_state = 'delete_pending', delete_requested_at = now()
                 WHERE mailbox_id = $1 AND remote_state = 'present'
-                    AND stored_at <= now() - make_interval(days => $2)",
+                    AND stored_at <= now() - make_interval(days => $2::int)",
                 mailbox_id,
-                after_days.unwrap_or(0),
+                days,
             )
             .execute(&mut *tx)
             .await?
