@@ -7,3 +7,4 @@ pub mod egress;
 pub mod message;
 pub mod pop3;
 pub mod store;
+pub mod webhooks;
