@@ -2,7 +2,7 @@
 //!
 //! A delivery is claimed by a lease in a short transaction; HTTP happens outside of any.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use secrecy::SecretString;
 use serde::Serialize;
@@ -116,26 +116,39 @@ pub enum Verdict {
 }
 
 impl Store {
-    /// Claims up to `limit` deliveries that are due and that nobody else has.
+    /// Claims up to `limit` deliveries that are due and that nobody else has, the oldest first,
+    /// but no more for one endpoint than `limit_per_webhook` less those that `in_flight` counts.
+    /// An endpoint with a long queue thus hides no other.
     ///
     /// # Errors
     /// [`Error::Database`].
     pub async fn claim_due_deliveries(
         &self,
         limit: i64,
+        limit_per_webhook: i64,
+        in_flight: &HashMap<Uuid, i64>,
         lease: Duration,
     ) -> Result<Vec<DueDelivery>, Error> {
+        let (busy, counts): (Vec<Uuid>, Vec<i64>) = in_flight.iter().unzip();
         Ok(sqlx::query_as!(
             DueDelivery,
             r#"WITH due AS (
-                SELECT mailbox_id, id FROM popbridge.deliveries
-                WHERE state = 'pending' AND next_attempt_at <= now()
-                ORDER BY next_attempt_at
+                SELECT d.mailbox_id, d.id
+                FROM popbridge.webhooks w
+                LEFT JOIN unnest($4::uuid[], $5::bigint[]) AS busy (id, n) ON busy.id = w.id
+                CROSS JOIN LATERAL (
+                    SELECT mailbox_id, id, next_attempt_at FROM popbridge.deliveries
+                    WHERE webhook_id = w.id AND state = 'pending' AND next_attempt_at <= now()
+                    ORDER BY next_attempt_at
+                    LIMIT GREATEST($2 - COALESCE(busy.n, 0), 0)
+                    FOR UPDATE SKIP LOCKED
+                ) d
+                WHERE w.state = 'enabled'
+                ORDER BY d.next_attempt_at
                 LIMIT $1
-                FOR UPDATE SKIP LOCKED
             ), claimed AS (
                 UPDATE popbridge.deliveries d
-                SET lease_token = lease_token + 1, next_attempt_at = now() + $2
+                SET lease_token = lease_token + 1, next_attempt_at = now() + $3
                 FROM due WHERE d.mailbox_id = due.mailbox_id AND d.id = due.id
                 RETURNING d.*
             )
@@ -146,7 +159,10 @@ impl Store {
             JOIN popbridge.webhooks w ON w.id = d.webhook_id
             JOIN popbridge.events e ON e.mailbox_id = d.mailbox_id AND e.id = d.event_id"#,
             limit,
+            limit_per_webhook,
             interval(lease),
+            &busy,
+            &counts,
         )
         .fetch_all(&self.pool)
         .await?)
@@ -160,7 +176,8 @@ impl Store {
         self.open_webhook_secret(due.webhook_id, &due.sealed_secret)
     }
 
-    /// Records an attempt and what follows from it.
+    /// Records an attempt and what follows from it. A delivery that died while the attempt ran,
+    /// because its endpoint was disabled, is not tried again.
     ///
     /// # Errors
     /// [`Error::LeaseLost`] when another worker has claimed the delivery meanwhile.
@@ -176,10 +193,15 @@ impl Store {
             Verdict::Dead | Verdict::Disable => (DeliveryState::Dead, None),
         };
         let mut tx = self.pool.begin().await?;
+        if verdict == Verdict::Disable {
+            super::webhooks::lock(&mut tx, due.webhook_id).await?;
+        }
         sqlx::query!(
-            "UPDATE popbridge.deliveries SET state = $4, attempts = $5,
+            "UPDATE popbridge.deliveries SET
+                state = CASE WHEN state = 'dead' AND $4 = 'pending' THEN state ELSE $4 END,
+                attempts = $5,
                 next_attempt_at = now() + COALESCE($6, interval '0'),
-                finished_at = CASE WHEN $6::interval IS NULL THEN now() END
+                finished_at = CASE WHEN state = 'dead' OR $6::interval IS NULL THEN now() END
             WHERE mailbox_id = $1 AND id = $2 AND lease_token = $3 RETURNING id",
             due.mailbox_id,
             due.id,

@@ -247,6 +247,18 @@ impl Store {
     }
 }
 
+/// Locks an endpoint before its deliveries, as whoever disables it does, so that two who do so at
+/// once wait for each other in one order.
+pub(super) async fn lock(tx: &mut PgConnection, id: Uuid) -> Result<(), Error> {
+    sqlx::query!(
+        "SELECT id FROM popbridge.webhooks WHERE id = $1 FOR NO KEY UPDATE",
+        id
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(())
+}
+
 /// Stops calling an endpoint and tells the log why.
 pub(super) async fn disable(tx: &mut PgConnection, id: Uuid, reason: &str) -> Result<(), Error> {
     let changed = sqlx::query!(
@@ -272,10 +284,11 @@ pub(super) async fn disable(tx: &mut PgConnection, id: Uuid, reason: &str) -> Re
     events::append(tx, vec![event]).await
 }
 
+/// Leases stay: whoever has a delivery now may still record how its attempt ended.
 async fn bury_pending(tx: &mut PgConnection, id: Uuid) -> Result<(), Error> {
     sqlx::query!(
         "UPDATE popbridge.deliveries
-        SET state = 'dead', finished_at = now(), lease_token = lease_token + 1
+        SET state = 'dead', finished_at = now()
         WHERE webhook_id = $1 AND state = 'pending'",
         id,
     )
