@@ -41,7 +41,12 @@ impl OpenDatabase {
     /// # Errors
     /// When the database does not answer; the message says what to do.
     pub async fn join(database: Database) -> anyhow::Result<Self> {
-        let Database::Private { data_dir, master_key, admin_key } = &database else {
+        let Database::Private {
+            data_dir,
+            master_key,
+            admin_key,
+        } = &database
+        else {
             return Self::open(database).await;
         };
         match Self::open(database.clone()).await {
@@ -51,7 +56,11 @@ impl OpenDatabase {
                     None => kept_master_key(data_dir)?,
                 };
                 let store = Store::new(&PrivatePostgres::url_of(data_dir)?, master_key)?;
-                Ok(Self { store, admin_key: admin_key.clone(), private: None })
+                Ok(Self {
+                    store,
+                    admin_key: admin_key.clone(),
+                    private: None,
+                })
             }
             opened => opened,
         }
@@ -64,12 +73,24 @@ impl OpenDatabase {
     /// When it does not, or another popbridge has the data directory; the message says what to do.
     pub async fn open(database: Database) -> anyhow::Result<Self> {
         let open = match database {
-            Database::External { url, master_key, admin_key } => {
+            Database::External {
+                url,
+                master_key,
+                admin_key,
+            } => {
                 let store = Store::new(url.expose_secret(), master_key)
                     .context("DATABASE_URL is not a Postgres URL")?;
-                Self { store, admin_key, private: None }
+                Self {
+                    store,
+                    admin_key,
+                    private: None,
+                }
             }
-            Database::Private { data_dir, master_key, admin_key } => {
+            Database::Private {
+                data_dir,
+                master_key,
+                admin_key,
+            } => {
                 let data_dir = DataDir::open(&data_dir)?;
                 let master_key: MasterKey = match master_key {
                     Some(key) => key,
@@ -81,7 +102,11 @@ impl OpenDatabase {
                 };
                 let postgres = PrivatePostgres::start(data_dir.path()).await?;
                 let store = Store::new(postgres.url(), master_key)?;
-                Self { store, admin_key: Some(admin_key), private: Some((data_dir, postgres)) }
+                Self {
+                    store,
+                    admin_key: Some(admin_key),
+                    private: Some((data_dir, postgres)),
+                }
             }
         };
         if let Err(error) = await_database(&open.store).await {
@@ -143,12 +168,19 @@ impl App {
         metrics: PrometheusHandle,
     ) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(config.listen).await.with_context(|| {
-            format!("cannot listen on {}; is another program there? Set POPBRIDGE_LISTEN", config.listen)
+            format!(
+                "cannot listen on {}; is another program there? Set POPBRIDGE_LISTEN",
+                config.listen
+            )
         })?;
         let address = listener.local_addr()?;
         let database = OpenDatabase::open(config.database.clone()).await?;
-        let mut app =
-            Self { address, database, tasks: TaskTracker::new(), stop: CancellationToken::new() };
+        let mut app = Self {
+            address,
+            database,
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        };
         match app.start_parts(config, role, listener, metrics).await {
             Ok(()) => Ok(app),
             Err(error) => {
@@ -182,7 +214,8 @@ impl App {
             Role::Worker => api::operations_router(state),
         };
         self.spawn("HTTP server", |stop| async move {
-            let serve = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
+            let serve =
+                axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
             if let Err(error) = serve.await {
                 tracing::error!(%error, "the HTTP server failed");
             }
@@ -198,9 +231,13 @@ impl App {
             );
             self.spawn("sync workers", |stop| async move { pool.run(&stop).await });
             let dispatcher = Dispatcher::new(store.clone(), wakeups.clone(), egress)?;
-            self.spawn("webhook dispatcher", |stop| async move { dispatcher.run(stop).await });
+            self.spawn("webhook dispatcher", |stop| async move {
+                dispatcher.run(stop).await
+            });
         }
-        self.spawn("wake-ups", |stop| async move { wakeups.relay(&store, &stop).await });
+        self.spawn("wake-ups", |stop| async move {
+            wakeups.relay(&store, &stop).await
+        });
         tracing::info!(address = %self.address, "popbridge is up");
         Ok(())
     }
@@ -261,7 +298,10 @@ impl App {
         tracing::info!("stopping");
         self.stop.cancel();
         self.tasks.close();
-        if tokio::time::timeout(STOP_PATIENCE, self.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(STOP_PATIENCE, self.tasks.wait())
+            .await
+            .is_err()
+        {
             tracing::warn!("abandoning what still runs after {STOP_PATIENCE:?}");
         }
         self.database.close().await
@@ -295,10 +335,17 @@ pub async fn health(listen: SocketAddr) -> anyhow::Result<()> {
         .timeout(Duration::from_secs(5))
         .build()
         .context("cannot make an HTTP client")?;
-    let response = client.get(&url).send().await.with_context(|| format!("{url} does not answer"))?;
+    let response = client
+        .get(&url)
+        .send()
+        .await
+        .with_context(|| format!("{url} does not answer"))?;
     let status = response.status();
     if !status.is_success() {
-        bail!("{url} answers {status}: {}", response.text().await.unwrap_or_default());
+        bail!(
+            "{url} answers {status}: {}",
+            response.text().await.unwrap_or_default()
+        );
     }
     Ok(())
 }

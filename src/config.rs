@@ -2,7 +2,11 @@
 //!
 //! Every secret also has a `…_FILE` form. All mistakes are told at once, a line each.
 
-use std::{net::SocketAddr, path::PathBuf, str::FromStr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+};
 
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
@@ -100,7 +104,7 @@ pub struct Settings {
         value_delimiter = ',',
         global = true
     )]
-    egress_allow: Vec<IpNet>,
+    egress_allow: Vec<String>,
     /// Origins that may call the API from a browser
     #[arg(
         long,
@@ -250,6 +254,7 @@ impl Settings {
         if self.memory_budget.0 < MIN_MEMORY_BUDGET {
             mistakes.push("POPBRIDGE_MEMORY_BUDGET: must be at least 16MiB".to_owned());
         }
+        let egress_allow = self.egress_allow(&mut mistakes);
         let cors_origins = self.cors_origins(&mut mistakes);
         let database = match (url, master_key) {
             (Some(url), Some(master_key)) => Some(Database::External {
@@ -271,7 +276,7 @@ impl Settings {
                 migrate: self.migrate,
                 sync_concurrency: self.sync_concurrency.into(),
                 memory_budget: self.memory_budget.0,
-                egress_allow: self.egress_allow.clone(),
+                egress_allow,
                 cors_origins,
             }),
             _ => Err(ConfigError(mistakes)),
@@ -318,6 +323,23 @@ impl Settings {
             }
             None => None,
         }
+    }
+
+    fn egress_allow(&self, mistakes: &mut Vec<String>) -> Vec<IpNet> {
+        let mut networks = Vec::new();
+        for text in self.egress_allow.iter().filter(|text| !text.is_empty()) {
+            // An address alone is a network of one.
+            match text
+                .parse()
+                .or_else(|_| text.parse().map(|address: IpAddr| address.into()))
+            {
+                Ok(network) => networks.push(network),
+                Err(_) => mistakes.push(format!(
+                    "POPBRIDGE_EGRESS_ALLOW: `{text}` is no network; write one such as 10.0.0.0/8"
+                )),
+            }
+        }
+        networks
     }
 
     fn cors_origins(&self, mistakes: &mut Vec<String>) -> Vec<axum::http::HeaderValue> {
@@ -413,10 +435,17 @@ mod tests {
             "--admin-key=short",
             "--memory-budget=1KiB",
             "--cors-origins=app.example.com",
+            "--egress-allow=everything",
         ])
         .unwrap_err();
         let lines = error.to_string();
-        for name in ["MASTER_KEY", "ADMIN_KEY", "MEMORY_BUDGET", "CORS_ORIGINS"] {
+        for name in [
+            "MASTER_KEY",
+            "ADMIN_KEY",
+            "MEMORY_BUDGET",
+            "CORS_ORIGINS",
+            "EGRESS_ALLOW",
+        ] {
             assert!(lines.contains(name), "{name} missing in: {lines}");
         }
     }
@@ -431,6 +460,19 @@ mod tests {
         assert!(resolve(&[&master_key, &path]).is_ok());
         let error = resolve(&[&master_key, &path, "--admin-key=0123456789abcdef"]).unwrap_err();
         assert!(error.to_string().contains("keep one"), "{error}");
+    }
+
+    #[test]
+    fn egress_allows_networks_and_single_addresses_and_ignores_an_empty_list() {
+        let master_key = format!("--master-key={}", MasterKey::generate().expose_secret());
+        for (text, expected) in [
+            ("10.0.0.0/8,::1", vec!["10.0.0.0/8", "::1/128"]),
+            ("", vec![]),
+        ] {
+            let config = resolve(&[&master_key, &format!("--egress-allow={text}")]).unwrap();
+            let networks: Vec<String> = config.egress_allow.iter().map(IpNet::to_string).collect();
+            assert_eq!(networks, expected);
+        }
     }
 
     #[test]

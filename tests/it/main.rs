@@ -8,5 +8,5 @@ mod architecture;
 mod message;
 mod pop3;
 mod private_postgres;
-//mod real;
+mod real;
 mod support;

@@ -39,6 +39,10 @@ impl World {
 
     /// A world whose Dovecot has this certificate.
     pub(crate) async fn with_certificates(certificates: Certificates) -> Self {
+        // As the program does first of all.
+        rustls::crypto::ring::default_provider()
+            .install_default()
+            .unwrap();
         let dir = tempfile::tempdir().unwrap();
         let account = Account {
             username: USERNAME.into(),
