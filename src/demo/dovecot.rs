@@ -284,7 +284,7 @@ fn configuration(
         {users}\
         passdb {{\n  driver = passwd-file\n  args = {dir}/users\n}}\n\
         userdb {{\n  driver = static\n  args = uid={uid} gid={gid} home={dir}/mail/%u\n}}\n\
-        service anvil {{\n  chroot =\n}}\n\
+        service anvil {{\n  chroot =\n  unix_listener anvil-auth-penalty {{\n    mode = 0\n  }}\n}}\n\
         service stats {{\n  chroot =\n}}\n\
         service pop3-login {{\n  chroot =\n  service_count = 0\n\
           inet_listener pop3 {{\n    port = {pop3}\n  }}\n\
