@@ -207,7 +207,7 @@ async fn wait(
 }
 
 /// Waits longer with each failure in a row; the first one is logged.
-async fn pause(error: &dyn Display, failures: &mut u32, stop: &CancellationToken) {
+async fn pause(error: &(dyn Display + Sync), failures: &mut u32, stop: &CancellationToken) {
     if *failures == 0 {
         tracing::warn!(%error, "cannot look for due deliveries; trying again until Postgres is back");
     }

@@ -6,3 +6,4 @@
 
 mod pop3;
 mod support;
+mod webhooks;
