@@ -29,6 +29,7 @@ use crate::support::{database::Database, eventually};
 mod bounding;
 mod claiming;
 mod disabling;
+mod measuring;
 mod outage;
 mod receiver;
 mod refusing;

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use popbridge::{store::deliveries::DeliveryState, webhooks::Settings};
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 
 use super::{
     Outbox, error, minutes, quick,
@@ -52,6 +55,68 @@ async fn endpoint_that_never_answers_is_a_failure() {
     let delivery = outbox.ended(&webhook).await.remove(0);
     assert_eq!(delivery.attempts[0].status, None);
     assert_eq!(error(&delivery), "no complete answer within 500ms");
+}
+
+#[tokio::test]
+async fn endpoint_that_never_shakes_hands_is_a_failure() {
+    let outbox = Outbox::new().await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/", silent.local_addr().unwrap());
+    let webhook = outbox.endpoint(&url).await;
+    outbox.store_messages(1).await;
+    let _running = outbox.dispatch(Settings {
+        connect_timeout: Duration::from_millis(300),
+        ..quick(1)
+    });
+
+    let delivery = outbox.ended(&webhook).await.remove(0);
+    assert_eq!(
+        error(&delivery),
+        "no connection to the endpoint within 300ms"
+    );
+}
+
+#[tokio::test]
+async fn answer_that_breaks_off_is_a_failure() {
+    let outbox = Outbox::new().await;
+    let answers: [&[u8]; 4] = [
+        b"",
+        b"hello\r\n",
+        b"HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nbegun",
+    ];
+    let mut webhooks = vec![];
+    for answer in answers {
+        webhooks.push(outbox.endpoint(&closing_after(answer).await).await);
+    }
+    outbox.store_messages(1).await;
+    let _running = outbox.dispatch(quick(1));
+
+    for webhook in &webhooks {
+        let delivery = outbox.ended(webhook).await.remove(0);
+        assert_eq!(delivery.state, DeliveryState::Dead);
+        let error = error(&delivery);
+        assert!(
+            error.starts_with("the exchange with the endpoint broke off: "),
+            "{error}"
+        );
+    }
+}
+
+/// A server that reads a request, answers it with these octets, and closes.
+async fn closing_after(answer: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut connection, _) = listener.accept().await.unwrap();
+        let mut request = vec![];
+        while !request.ends_with(b"}") {
+            let read = connection.read_buf(&mut request).await.unwrap();
+            assert_ne!(read, 0, "the request ends before its body does");
+        }
+        connection.write_all(answer).await.unwrap();
+    });
+    url
 }
 
 fn impatient() -> Settings {
