@@ -3,15 +3,29 @@
 //! Whatever a server sent becomes a [`Message`]; what had to be repaired is said in
 //! [`Message::parse_notes`].
 
-use std::ops::Range;
+use std::{ops::Range, panic::catch_unwind};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
+mod attachments;
+mod flags;
+mod reading;
+mod text;
+
 /// A parsed message (RFC 5322, MIME). Text is valid UTF-8 without NUL, as PostgreSQL asks.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Message {
+    /// What lists show.
+    pub summary: Summary,
+    /// What only a single message shows.
+    pub body: Body,
+}
+
+/// What lists of messages show.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Summary {
     /// `Date` header; absent when missing or absurd.
     #[serde(with = "time::serde::rfc3339::option")]
     pub date: Option<OffsetDateTime>,
@@ -35,10 +49,6 @@ pub struct Message {
     pub in_reply_to: Option<String>,
     /// `References`, oldest first, without angle brackets.
     pub references: Vec<String>,
-    /// Every header field in order, decoded.
-    pub headers: Vec<Header>,
-    /// The bodies.
-    pub text: Text,
     /// First 200 characters of the text, white space folded.
     pub preview: String,
     /// Parts that are not a body.
@@ -51,8 +61,17 @@ pub struct Message {
     pub parse_notes: Vec<String>,
 }
 
+/// What only a single message shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Body {
+    /// Every header field in order, decoded.
+    pub headers: Vec<Header>,
+    /// The bodies.
+    pub text: Text,
+}
+
 /// One address of an address list.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Address {
     /// Display name, decoded.
     pub name: Option<String>,
@@ -61,7 +80,7 @@ pub struct Address {
 }
 
 /// One header field.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Header {
     /// Field name as written.
     pub name: String,
@@ -70,7 +89,7 @@ pub struct Header {
 }
 
 /// The bodies of a message.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Text {
     /// The plain text body, where there is one.
     pub plain: Option<String>,
@@ -81,7 +100,7 @@ pub struct Text {
 }
 
 /// A part of the message that is not one of its bodies.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Attachment {
     /// Number within the message, from 0.
     pub n: u32,
@@ -103,7 +122,7 @@ pub struct Attachment {
 }
 
 /// What kind of mail a message is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Flags {
     /// Sent by a machine in answer to mail (RFC 3834).
     pub auto_reply: bool,
@@ -114,7 +133,7 @@ pub struct Flags {
 }
 
 /// How well parsing went.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ParseStatus {
     /// Nothing to remark.
@@ -124,4 +143,24 @@ pub enum ParseStatus {
     Repaired,
     /// Not a message at all; the raw octets are there.
     Failed,
+}
+
+/// Octets to a message. It never fails: what is no message at all comes out with
+/// [`ParseStatus::Failed`] and the octets as its text.
+pub fn parse(octets: &[u8]) -> Message {
+    // mail-parser is fuzzed, but it is not ours, and what it reads comes from strangers.
+    catch_unwind(|| reading::read(octets)).unwrap_or_else(|_| {
+        let mut message = reading::unreadable(octets);
+        message
+            .summary
+            .parse_notes
+            .push("The parser failed on this message.".to_owned());
+        message
+    })
+}
+
+/// The octets of an attachment, its transfer encoding undone, from the octets of its whole part
+/// ([`Attachment::part`]).
+pub fn attachment_octets(part: &[u8]) -> Vec<u8> {
+    catch_unwind(|| attachments::decode_part(part)).unwrap_or_else(|_| part.to_vec())
 }

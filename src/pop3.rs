@@ -15,6 +15,7 @@ mod capabilities;
 mod codec;
 mod dial;
 mod error;
+mod head;
 mod listing;
 mod login;
 mod reply;

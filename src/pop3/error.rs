@@ -266,7 +266,9 @@ impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Tls => "in the TLS handshake",
-            Self::Greeting => "waiting for the greeting",
+            Self::Greeting => {
+                "waiting for the greeting (port 995 is for implicit TLS, 110 for STLS)"
+            }
             Self::Capabilities | Self::SessionCapabilities => "asking for the capabilities (CAPA)",
             Self::Starttls => "starting TLS (STLS)",
             Self::Login => "logging in",

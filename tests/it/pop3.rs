@@ -1,8 +1,8 @@
 //! The POP3 client against a scripted peer, a fact per test.
 
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
-use popbridge::pop3::{Deadlines, Error, Retrieved, Session};
+use popbridge::pop3::{Connector, Deadlines, Error, Retrieved, Session};
 
 use crate::support::pop3_peer::{Running, connector, credentials};
 
@@ -15,9 +15,10 @@ mod retrieving;
 
 /// Opens a session with the deadlines that users get.
 async fn open(peer: &Running) -> Result<Session, Error> {
-    connector(Deadlines::default())
-        .open(&peer.server, &credentials())
-        .await
+    // Reading the machine's certificates takes longer than a session.
+    static CONNECTOR: OnceLock<Connector> = OnceLock::new();
+    let connector = CONNECTOR.get_or_init(|| connector(Deadlines::default()));
+    connector.open(&peer.server, &credentials()).await
 }
 
 /// Opens a session with other deadlines.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) mod database;
 pub(crate) mod pop3_peer;
+//pub(crate) mod world;
 
 /// Asks again and again until there is an answer; a test waits for nothing longer than this.
 pub(crate) async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {

@@ -146,6 +146,18 @@ async fn a_listing_line_without_end_is_a_protocol_error() {
 }
 
 #[tokio::test]
+async fn a_listing_that_never_ends_is_a_protocol_error() {
+    let line = [b"1 ", [b'x'; 1000].as_slice(), b"\r\n"].concat();
+    let mut answer = b"+OK\r\n".to_vec();
+    answer.extend(line.repeat(1000));
+    let peer = Peer::new(Tls::None).capabilities(&["UIDL"]);
+    let peer = peer.answer("UIDL", Answer::Endless(answer)).start().await;
+    let error = open(&peer).await.unwrap().listing().await.unwrap_err();
+    assert_eq!(error.code(), "protocol_error");
+    assert!(error.to_string().contains("does not end"), "{error}");
+}
+
+#[tokio::test]
 async fn more_than_was_asked_for_is_a_protocol_error() {
     let peer = Peer::new(Tls::None)
         .capabilities(&["UIDL"])

@@ -1,7 +1,7 @@
-use popbridge::pop3::{Deadlines, MessageNumber, Retrieved, Session, Tls};
+use popbridge::pop3::{Deadlines, Error, MessageNumber, Retrieved, Session, Tls};
 
 use super::{SOON, open, open_within, retrieve_all};
-use crate::support::pop3_peer::{Answer, Peer};
+use crate::support::pop3_peer::{Answer, Peer, Running};
 
 const PIPELINING: &[&str] = &["PIPELINING", "UIDL"];
 const ONE_BY_ONE: &[&str] = &["UIDL"];
@@ -127,6 +127,42 @@ async fn only_the_terminator_ends_a_message() {
 }
 
 #[tokio::test]
+async fn a_session_cut_at_any_octet_passes_off_no_part_as_a_whole() {
+    let messages = ["a\r\n.\r\nb\r\n", "", "\r\n.\r\n"];
+    for capabilities in [PIPELINING, ONE_BY_ONE] {
+        for cut_after in 0.. {
+            let peer = Peer::new(Tls::None)
+                .capabilities(capabilities)
+                .messages(messages);
+            let peer = peer.cut_after(cut_after).start().await;
+            let mut whole = Vec::new();
+            let Err(error) = run(&peer, &mut whole).await else {
+                assert_eq!(whole, messages);
+                break;
+            };
+            assert_eq!(error.code(), "connection_closed", "cut after {cut_after}");
+            assert_eq!(whole, messages[..whole.len()], "cut after {cut_after}");
+        }
+    }
+}
+
+/// A session from login to QUIT; `whole` are the messages that came to their end.
+async fn run(peer: &Running, whole: &mut Vec<String>) -> Result<(), Error> {
+    let mut session = open(peer).await?;
+    let listing = session.listing().await?;
+    assert!(listing.complete);
+    let mut retrieval = session.retrieve(numbers(3));
+    while retrieval.next().await?.is_some() {
+        let mut octets = Vec::new();
+        while let Some(chunk) = retrieval.chunk().await? {
+            octets.extend_from_slice(chunk);
+        }
+        whole.push(String::from_utf8(octets).unwrap());
+    }
+    session.quit().await
+}
+
+#[tokio::test]
 async fn a_message_that_stalls_is_a_timeout() {
     let stall = Answer::Hang(b"+OK\r\nSubject: 2\r\n".into());
     let peer = Peer::new(Tls::None).answer("RETR 2", stall).start().await;
@@ -237,7 +273,7 @@ fn numbers(count: u32) -> Vec<(MessageNumber, u64)> {
         .collect()
 }
 
-async fn assert_never_quits(session: Session, peer: &crate::support::pop3_peer::Running) {
+async fn assert_never_quits(session: Session, peer: &Running) {
     assert_eq!(
         session.quit().await.unwrap_err().code(),
         "session_abandoned"

@@ -9,12 +9,6 @@ use popbridge::{
     egress::Egress,
     pop3::{Auth, Connector, Credentials, Deadlines, Server, Tls},
 };
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use rustls::{
-    ServerConfig,
-    crypto::ring,
-    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
-};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
@@ -22,6 +16,10 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::either::Either;
+
+mod certificate;
+
+pub(crate) use certificate::Certificate;
 
 /// What the peer does at a command.
 #[derive(Clone)]
@@ -44,6 +42,8 @@ pub(crate) struct Peer {
     messages: Vec<(String, Vec<u8>)>,
     answers: HashMap<&'static str, Answer>,
     certificate: Certificate,
+    /// Octets after which each connection is cut.
+    cut_after: usize,
 }
 
 /// A running [`Peer`]; stops when dropped.
@@ -51,13 +51,6 @@ pub(crate) struct Running {
     pub(crate) server: Server,
     commands: Arc<Mutex<Vec<String>>>,
     task: JoinHandle<()>,
-}
-
-/// A server certificate with its key, and the PEM that proves it.
-pub(crate) struct Certificate {
-    pub(crate) ca_pem: String,
-    chain: Vec<rustls::pki_types::CertificateDer<'static>>,
-    key: Vec<u8>,
 }
 
 impl Peer {
@@ -75,7 +68,8 @@ impl Peer {
             capabilities: vec!["USER", "UIDL", "TOP", "PIPELINING", "SASL PLAIN", "STLS"],
             messages: vec![message(1), message(2)],
             answers: HashMap::new(),
-            certificate: Certificate::issued(&["localhost", "127.0.0.1"]),
+            certificate: Certificate::ordinary(),
+            cut_after: usize::MAX,
         }
     }
 
@@ -111,6 +105,11 @@ impl Peer {
         self
     }
 
+    pub(crate) fn cut_after(mut self, octets: usize) -> Self {
+        self.cut_after = octets;
+        self
+    }
+
     pub(crate) async fn start(self) -> Running {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = Server {
@@ -139,16 +138,21 @@ impl Peer {
     async fn serve(&self, socket: TcpStream, log: &Mutex<Vec<String>>) -> std::io::Result<()> {
         socket.set_nodelay(true)?;
         let acceptor = TlsAcceptor::from(self.certificate.config());
-        let mut line: Line = if self.tls == Tls::Implicit {
+        let line: Line = if self.tls == Tls::Implicit {
             BufReader::new(Either::Right(Box::new(acceptor.accept(socket).await?)))
         } else {
             BufReader::new(Either::Left(socket))
         };
-        if !play(&mut line, &self.greeting, log).await? {
+        let mut connection = Connection {
+            line,
+            log,
+            budget: self.cut_after,
+        };
+        if !connection.play(&self.greeting).await? {
             return Ok(());
         }
         let mut command = String::new();
-        while line.read_line(&mut command).await? > 0 {
+        while connection.line.read_line(&mut command).await? > 0 {
             let text = std::mem::take(&mut command).trim_end().to_owned();
             log.lock().unwrap().push(text.clone());
             let verb = text.split(' ').next().unwrap_or_default();
@@ -159,15 +163,16 @@ impl Peer {
             let answer = scripted
                 .cloned()
                 .unwrap_or_else(|| Answer::Send(self.reply(&text)));
-            if !play(&mut line, &answer, log).await? {
+            if !connection.play(&answer).await? {
                 return Ok(());
             }
             if text == "STLS" && scripted.is_none() {
-                let Either::Left(socket) = line.into_inner() else {
+                let Either::Left(socket) = connection.line.into_inner() else {
                     return Ok(());
                 };
                 let tls = acceptor.accept(socket).await?;
-                line = BufReader::new(Either::Right(Box::new(tls)));
+                let line = BufReader::new(Either::Right(Box::new(tls)));
+                connection = Connection { line, ..connection };
             }
         }
         Ok(())
@@ -224,68 +229,6 @@ impl Drop for Running {
     }
 }
 
-impl Certificate {
-    /// From a CA of its own, which `ca_pem` is.
-    pub(crate) fn issued(names: &[&str]) -> Self {
-        Self::with(params(names))
-    }
-
-    /// The same, but its time is over.
-    pub(crate) fn expired() -> Self {
-        let mut params = params(&["localhost"]);
-        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
-        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
-        Self::with(params)
-    }
-
-    /// Signed by itself; as a CA, as `openssl req -x509` makes it, or not.
-    pub(crate) fn self_signed(as_ca: bool, expired: bool) -> Self {
-        let mut params = params(&["localhost"]);
-        if as_ca {
-            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        }
-        if expired {
-            params.not_before = rcgen::date_time_ymd(2020, 1, 1);
-            params.not_after = rcgen::date_time_ymd(2021, 1, 1);
-        }
-        let key = KeyPair::generate().unwrap();
-        let leaf = params.self_signed(&key).unwrap();
-        Self {
-            ca_pem: leaf.pem(),
-            chain: vec![leaf.der().clone()],
-            key: key.serialize_der(),
-        }
-    }
-
-    fn with(params: CertificateParams) -> Self {
-        let mut ca = CertificateParams::default();
-        ca.distinguished_name.push(
-            DnType::CommonName,
-            format!("{:?}", params.subject_alt_names),
-        );
-        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let leaf = params.signed_by(&key, &ca).unwrap();
-        Self {
-            ca_pem: ca.pem(),
-            chain: vec![leaf.der().clone()],
-            key: key.serialize_der(),
-        }
-    }
-
-    fn config(&self) -> Arc<ServerConfig> {
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.clone()));
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(self.chain.clone(), key)
-            .unwrap();
-        Arc::new(config)
-    }
-}
-
 /// A connector that may reach loopback.
 pub(crate) fn connector(deadlines: Deadlines) -> Connector {
     let loopback = vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
@@ -303,39 +246,48 @@ pub(crate) fn credentials() -> Credentials {
 
 type Line = BufReader<Either<TcpStream, Box<TlsStream<TcpStream>>>>;
 
-/// Gives an answer; false once there is nothing more to do on this connection.
-async fn play(line: &mut Line, answer: &Answer, log: &Mutex<Vec<String>>) -> std::io::Result<bool> {
-    let (Answer::Send(octets)
-    | Answer::Close(octets)
-    | Answer::Hang(octets)
-    | Answer::Endless(octets)) = answer;
-    line.write_all(octets).await?;
-    line.flush().await?;
-    match answer {
-        Answer::Send(_) => return Ok(true),
-        Answer::Close(_) => line.shutdown().await?,
-        Answer::Hang(_) => {
-            let mut commands = line.split(b'\n');
-            while let Some(command) = commands.next_segment().await? {
-                let command = String::from_utf8_lossy(&command).trim_end().to_owned();
-                log.lock().unwrap().push(command);
-            }
-        }
-        Answer::Endless(_) => loop {
-            line.write_all(octets).await?;
-        },
-    }
-    Ok(false)
+struct Connection<'a> {
+    line: Line,
+    log: &'a Mutex<Vec<String>>,
+    budget: usize,
 }
 
-fn params(names: &[&str]) -> CertificateParams {
-    CertificateParams::new(
-        names
-            .iter()
-            .map(|&name| name.to_owned())
-            .collect::<Vec<_>>(),
-    )
-    .unwrap()
+impl Connection<'_> {
+    /// Gives an answer; false once there is nothing more to do on this connection.
+    async fn play(&mut self, answer: &Answer) -> std::io::Result<bool> {
+        let (Answer::Send(octets)
+        | Answer::Close(octets)
+        | Answer::Hang(octets)
+        | Answer::Endless(octets)) = answer;
+        let affordable = octets.len().min(self.budget);
+        self.line.write_all(&octets[..affordable]).await?;
+        self.line.flush().await?;
+        self.budget -= affordable;
+        if self.budget == 0 {
+            self.line.shutdown().await?;
+            return Ok(false);
+        }
+        match answer {
+            Answer::Send(_) => return Ok(true),
+            Answer::Close(_) => self.line.shutdown().await?,
+            Answer::Hang(_) => self.listen().await?,
+            Answer::Endless(_) => loop {
+                self.line.write_all(octets).await?;
+            },
+        }
+        Ok(false)
+    }
+
+    /// Says nothing, but notes what comes.
+    async fn listen(&mut self) -> std::io::Result<()> {
+        let mut command = Vec::new();
+        while self.line.read_until(b'\n', &mut command).await? > 0 {
+            let text = String::from_utf8_lossy(&command).trim_end().to_owned();
+            self.log.lock().unwrap().push(text);
+            command.clear();
+        }
+        Ok(())
+    }
 }
 
 /// Byte-stuffs (RFC 1939, section 3): a line begins after CRLF, not after a bare LF.

@@ -1,0 +1,5 @@
+//! x
+pub mod certificates;
+pub mod dovecot;
+pub mod maildrop;
+pub mod receiver;
