@@ -49,6 +49,8 @@ pub struct Settings {
     pub concurrency: usize,
     /// Attempts at once for one endpoint.
     pub concurrency_per_webhook: usize,
+    /// Time for name lookup, TCP and TLS together.
+    pub connect_timeout: Duration,
     /// Time for a whole attempt: name lookup, connection, request, and the answer with its body.
     pub attempt_deadline: Duration,
     /// How long a claimed delivery stays claimed; longer than an attempt takes with its record.
@@ -63,6 +65,7 @@ impl Default for Settings {
         Self {
             concurrency: 64,
             concurrency_per_webhook: 4,
+            connect_timeout: Duration::from_secs(5),
             attempt_deadline: Duration::from_secs(15),
             lease: Duration::from_secs(60),
             retry_pauses: retry::PAUSES.to_vec(),
@@ -106,7 +109,7 @@ impl Dispatcher {
         egress: Egress,
         settings: Settings,
     ) -> Result<Self, ClientError> {
-        let client = Client::new(egress, settings.concurrency_per_webhook)?;
+        let client = Client::new(egress, &settings)?;
         let sender = Arc::new(Sender {
             store,
             wakeups,

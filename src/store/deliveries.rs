@@ -132,18 +132,27 @@ impl Store {
         let (busy, counts): (Vec<Uuid>, Vec<i64>) = in_flight.iter().unzip();
         Ok(sqlx::query_as!(
             DueDelivery,
-            r#"WITH due AS (
-                SELECT d.mailbox_id, d.id
+            r#"WITH waiting AS (
+                SELECT w.id, $2 - COALESCE(busy.n, 0) AS room
                 FROM popbridge.webhooks w
                 LEFT JOIN unnest($4::uuid[], $5::bigint[]) AS busy (id, n) ON busy.id = w.id
                 CROSS JOIN LATERAL (
+                    SELECT min(next_attempt_at) AS since FROM popbridge.deliveries
+                    WHERE webhook_id = w.id AND state = 'pending'
+                ) oldest
+                WHERE w.state = 'enabled' AND since <= now() AND COALESCE(busy.n, 0) < $2
+                ORDER BY since
+                LIMIT $1
+            ), due AS (
+                SELECT d.mailbox_id, d.id
+                FROM waiting
+                CROSS JOIN LATERAL (
                     SELECT mailbox_id, id, next_attempt_at FROM popbridge.deliveries
-                    WHERE webhook_id = w.id AND state = 'pending' AND next_attempt_at <= now()
+                    WHERE webhook_id = waiting.id AND state = 'pending' AND next_attempt_at <= now()
                     ORDER BY next_attempt_at
-                    LIMIT GREATEST($2 - COALESCE(busy.n, 0), 0)
+                    LIMIT room
                     FOR UPDATE SKIP LOCKED
                 ) d
-                WHERE w.state = 'enabled'
                 ORDER BY d.next_attempt_at
                 LIMIT $1
             ), claimed AS (

@@ -12,7 +12,10 @@ use super::{
     events::{self, Facts, NewEvent},
 };
 
-/// How much of a message a webhook's body holds.
+/// How much of a message a webhook's body holds, in `data.message`.
+///
+/// A body has at most 256 KiB: a message that would make it longer is shown without its text, or
+/// not at all, and `data.truncated` is true. A message that was deleted meanwhile is left out.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema,
 )]

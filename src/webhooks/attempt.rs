@@ -115,8 +115,7 @@ impl Sender {
             .delivery_secret(due)
             .map_err(|_| Failure::SealedSecret)?;
         let headers = signature::headers(&secret, due.event_id, at.unix_timestamp(), &body)?;
-        let allowed = self.settings.attempt_deadline;
-        self.client.post(&due.url, headers, body, allowed).await
+        self.client.post(&due.url, headers, body).await
     }
 
     /// Tries until Postgres is back or patience ends: an attempt that succeeded is worth the wait.

@@ -16,15 +16,13 @@ use rustls::{ClientConfig, crypto::ring};
 use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::time::{Instant, timeout_at};
 
-use super::{failure::Failure, resolver::Resolver, retry};
+use super::{Settings, failure::Failure, resolver::Resolver, retry};
 use crate::egress::Egress;
 
 const USER_AGENT: &str = concat!("popbridge/", env!("CARGO_PKG_VERSION"));
 
-/// For name lookup, TCP and TLS together.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Octets of an answer's body that are read; the rest is left, and the connection with it.
+/// Octets of an answer's body after which no more is read, give or take what the connection hands
+/// over at once; the rest is left, and the connection with it.
 const BODY_READ: usize = 8 * 1024;
 
 /// Octets of an answer's body that the delivery log shows.
@@ -46,6 +44,8 @@ pub enum ClientError {
 pub(super) struct Client {
     http: reqwest::Client,
     egress: Egress,
+    connect_timeout: Duration,
+    attempt_deadline: Duration,
 }
 
 /// What an endpoint answered.
@@ -61,8 +61,8 @@ pub(super) struct Answer {
 }
 
 impl Client {
-    /// A client that keeps up to `idle_per_host` connections to a host.
-    pub(super) fn new(egress: Egress, idle_per_host: usize) -> Result<Self, ClientError> {
+    /// A client that keeps as many connections to a host as an endpoint may have attempts.
+    pub(super) fn new(egress: Egress, settings: &Settings) -> Result<Self, ClientError> {
         let mut tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_platform_verifier()?
@@ -75,23 +75,28 @@ impl Client {
             .redirect(redirect::Policy::none())
             .retry(resend::never())
             .dns_resolver(Arc::new(Resolver(egress.clone())))
-            .connect_timeout(CONNECT_TIMEOUT)
-            .pool_max_idle_per_host(idle_per_host)
+            .connect_timeout(settings.connect_timeout)
+            .pool_max_idle_per_host(settings.concurrency_per_webhook)
             .user_agent(USER_AGENT)
             .build()?;
-        Ok(Self { http, egress })
+        Ok(Self {
+            http,
+            egress,
+            connect_timeout: settings.connect_timeout,
+            attempt_deadline: settings.attempt_deadline,
+        })
     }
 
-    /// Posts JSON, and reads the answer until `deadline` at the latest. `allowed` is the time until
-    /// then, for the error's text.
+    /// Posts JSON and reads the answer, all within the deadline of an attempt.
     pub(super) async fn post(
         &self,
         url: &str,
         headers: HeaderMap,
         body: Vec<u8>,
-        allowed: Duration,
     ) -> Result<Answer, Failure> {
-        let deadline = Instant::now() + allowed;
+        let deadline = Instant::now() + self.attempt_deadline;
+        let failed = |error| Failure::from_reqwest(error, self.connect_timeout);
+        let too_late = |_| Failure::Timeout(self.attempt_deadline);
         let url = self.vet(url)?;
         let request = self
             .http
@@ -101,12 +106,12 @@ impl Client {
             .body(body);
         let mut response = timeout_at(deadline, request.send())
             .await
-            .map_err(|_| Failure::Timeout(allowed))?
-            .map_err(|error| Failure::from_reqwest(error, CONNECT_TIMEOUT))?;
+            .map_err(too_late)?
+            .map_err(failed)?;
         let mut body = Vec::new();
         let cut = match timeout_at(deadline, read_start(&mut response, &mut body)).await {
-            Ok(read) => read.err(),
-            Err(_) => Some(Failure::Timeout(allowed)),
+            Ok(read) => read.err().map(failed),
+            Err(elapsed) => Some(too_late(elapsed)),
         };
         Ok(Answer {
             status: response.status(),
@@ -131,13 +136,11 @@ impl Client {
 }
 
 /// Reads to the end, so that the connection can be used again, or to [`BODY_READ`].
-async fn read_start(response: &mut reqwest::Response, body: &mut Vec<u8>) -> Result<(), Failure> {
-    while body.len() < BODY_READ {
-        match response.chunk().await {
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk[..chunk.len().min(BODY_READ)]),
-            Ok(None) => break,
-            Err(error) => return Err(Failure::from_reqwest(error, CONNECT_TIMEOUT)),
-        }
+async fn read_start(response: &mut reqwest::Response, body: &mut Vec<u8>) -> reqwest::Result<()> {
+    while body.len() < BODY_READ
+        && let Some(chunk) = response.chunk().await?
+    {
+        body.extend_from_slice(&chunk);
     }
     Ok(())
 }

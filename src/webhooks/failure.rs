@@ -83,24 +83,27 @@ fn status_text(status: StatusCode) -> String {
     format!("the endpoint answered {}{hint}", status.as_u16())
 }
 
-/// The first error of this type among an error and its causes. An [`io::Error`] leaves the error
-/// that it wraps out of its chain.
+/// The first error of this type among an error and its causes.
 fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
-    causes(error).find_map(|cause| {
-        let wrapped = cause
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::get_ref)
-            .and_then(|wrapped| wrapped.downcast_ref());
-        cause.downcast_ref().or(wrapped)
-    })
+    causes(error).find_map(|cause| cause.downcast_ref())
 }
 
 fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     causes(error).last().unwrap_or(error)
 }
 
+/// An error and what caused it. An [`io::Error`] leaves the error that it wraps out of its own
+/// chain.
 fn causes<'a>(
     error: &'a (dyn Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn Error + 'static)> + 'a {
-    std::iter::successors(Some(error), |&error| error.source())
+    std::iter::successors(Some(error), |&error| {
+        match error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref)
+        {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        }
+    })
 }

@@ -7,7 +7,7 @@ use std::{io, net::SocketAddr};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-use crate::egress::Egress;
+use crate::egress::{Egress, Refused};
 
 /// The system's resolver, behind the egress policy.
 #[derive(Debug)]
@@ -22,10 +22,31 @@ impl Resolve for Resolver {
             if addresses.is_empty() {
                 return Err(io::Error::other("it has no address").into());
             }
-            for address in &addresses {
-                egress.check(address.ip())?;
-            }
+            check_all(&egress, &addresses)?;
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
+    }
+}
+
+/// One forbidden address among public ones is no accident.
+fn check_all(egress: &Egress, addresses: &[SocketAddr]) -> Result<(), Refused> {
+    addresses
+        .iter()
+        .try_for_each(|address| egress.check(address.ip()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_forbidden_address_is_enough() {
+        let check = |addresses: &[&str]| {
+            let addresses: Vec<_> = addresses.iter().map(|a| a.parse().unwrap()).collect();
+            check_all(&Egress::default(), &addresses)
+        };
+        assert!(check(&["1.1.1.1:0", "[2606:4700::1111]:0"]).is_ok());
+        assert!(check(&["1.1.1.1:0", "169.254.169.254:0"]).is_err());
+        assert!(check(&["[::1]:0", "1.1.1.1:0"]).is_err());
     }
 }

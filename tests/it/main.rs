@@ -10,3 +10,4 @@ mod pop3;
 mod private_postgres;
 mod real;
 mod support;
+mod webhooks;

@@ -33,6 +33,28 @@ impl Database {
         store.migrate().await.unwrap();
         store
     }
+
+    /// Ends every connection and lets none in.
+    pub(crate) async fn cut_off(&self) {
+        let (url, name) = (&self.server_url, &self.name);
+        run(
+            url,
+            format!("ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false"),
+        )
+        .await;
+        let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname";
+        run(url, format!("{end} = '{name}'")).await;
+    }
+
+    /// Lets connections in again.
+    pub(crate) async fn let_back(&self) {
+        let name = &self.name;
+        run(
+            &self.server_url,
+            format!("ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true"),
+        )
+        .await;
+    }
 }
 
 impl Drop for Database {
