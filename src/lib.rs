@@ -3,6 +3,7 @@
 //! `ARCHITECTURE.md` has the map. Dependencies point one way: `api`, `sync` and `webhooks` build
 //! on `store`, `message` and `pop3`; those three know nothing of each other.
 
+pub mod api;
 pub mod config;
 pub mod data_dir;
 pub mod demo;

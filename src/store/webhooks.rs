@@ -166,15 +166,24 @@ impl Store {
         Ok(webhook)
     }
 
-    /// Endpoints, newest first: those before `before`.
+    /// Endpoints, newest first: those before `before`, and only those that hear of no mailbox but
+    /// `only` where it is not empty.
     ///
     /// # Errors
     /// [`Error::Database`].
-    pub async fn webhooks(&self, before: Option<Uuid>, limit: i64) -> Result<Vec<Webhook>, Error> {
+    pub async fn webhooks(
+        &self,
+        before: Option<Uuid>,
+        only: &[Uuid],
+        limit: i64,
+    ) -> Result<Vec<Webhook>, Error> {
         let webhooks = query_webhooks!(
             "SELECT",
-            "FROM popbridge.webhooks WHERE id < $1 ORDER BY id DESC LIMIT $2",
+            "FROM popbridge.webhooks WHERE id < $1
+                AND ($2::uuid[] = '{}' OR (mailbox_ids <> '{}' AND mailbox_ids <@ $2))
+            ORDER BY id DESC LIMIT $3",
             before.unwrap_or(Uuid::max()),
+            only,
             limit,
         )
         .fetch_all(&self.pool)
