@@ -50,7 +50,7 @@ pub(super) fn base() -> openapi::OpenApi {
         .components
         .get_or_insert_default()
         .security_schemes
-        .insert(API_KEY.to_owned(), RefOr::T(SecurityScheme::Http(key)));
+        .insert(API_KEY.to_owned(), SecurityScheme::Http(key).into());
     document
 }
 
@@ -72,7 +72,7 @@ pub(super) fn complete(mut document: openapi::OpenApi) -> openapi::OpenApi {
                 let content = Content::new(Some(schema));
                 response
                     .content
-                    .insert("application/problem+json".to_owned(), RefOr::T(content));
+                    .insert("application/problem+json".to_owned(), content.into());
             }
         }
     }

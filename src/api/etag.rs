@@ -66,11 +66,6 @@ impl Conditions {
         has_it.then(|| (StatusCode::NOT_MODIFIED, [tag.header()]).into_response())
     }
 
-    /// Whether a change depends on a state.
-    pub(super) fn is_guarded(&self) -> bool {
-        self.if_match.is_some()
-    }
-
     /// Refuses to change what is no longer as the client saw it.
     pub(super) fn guard<T: Serialize>(&self, current: &T) -> Result<(), Problem> {
         match &self.if_match {

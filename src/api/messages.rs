@@ -136,7 +136,7 @@ async fn read_message(
 
 /// Marks a message as dealt with.
 ///
-/// Doing it again changes nothing. With the delete_policy `after_ack` the next sync deletes it
+/// Doing it again changes nothing. With `delete_policy` `after_ack` the next sync deletes it
 /// from the server.
 #[utoipa::path(
     post,

@@ -19,61 +19,78 @@ mod rules;
 /// A mailbox as users send it, whole or in part. All fields are optional to serde, so that all
 /// mistakes can be told at once.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
 pub(super) struct MailboxBody {
     /// For people; `username@host` where none is given.
     #[schema(value_type = String, min_length = 1, max_length = 200)]
+    #[serde(default)]
     name: Field<String>,
     /// The id that your own system has for it; unique.
     #[schema(value_type = Option<String>, min_length = 1, max_length = 200)]
+    #[serde(default)]
     external_id: Field<Option<String>>,
     /// Host name or address of the POP3 server, alone.
     #[schema(value_type = String, required, min_length = 1, max_length = 253, example = "pop.example.com")]
+    #[serde(default)]
     host: Field<String>,
     /// TCP port; 995 for `implicit`, 110 for the others where none is given.
     #[schema(value_type = u16, minimum = 1, maximum = 65535)]
+    #[serde(default)]
     port: Field<i32>,
     /// How the connection is protected.
     #[schema(value_type = Tls, default = "implicit")]
+    #[serde(default)]
     tls: Field<Tls>,
     /// Certificates in PEM that alone are trusted for this server; null: the system's.
     #[schema(value_type = Option<String>, max_length = 65536)]
+    #[serde(default)]
     tls_ca_pem: Field<Option<String>>,
     /// Who logs in.
     #[schema(value_type = String, required, min_length = 1, max_length = 500, example = "anna@example.com")]
+    #[serde(default)]
     username: Field<String>,
     /// How to log in.
     #[schema(value_type = Auth, default = "auto")]
+    #[serde(default)]
     auth: Field<Auth>,
     /// Stored encrypted; it never comes back.
     #[schema(value_type = String, required, write_only, min_length = 1, max_length = 1000, format = Password)]
+    #[serde(default)]
     password: Field<String>,
     /// Seconds between two syncs.
     #[schema(value_type = i32, minimum = 1, maximum = 86400, default = 60)]
+    #[serde(default)]
     poll_interval_seconds: Field<i32>,
     /// When messages are deleted from the server.
     #[schema(value_type = DeletePolicy, default = "never")]
+    #[serde(default)]
     delete_policy: Field<DeletePolicy>,
     /// For `after_days`, and only there.
     #[schema(value_type = Option<i32>, minimum = 1, maximum = 3650)]
+    #[serde(default)]
     delete_after_days: Field<Option<i32>>,
     /// What the first sync does with the mail that is already there.
     #[schema(value_type = InitialSync, default = "all")]
+    #[serde(default)]
     initial_sync: Field<InitialSync>,
     /// Whether webhooks hear of the mail that was there at the first sync.
     #[schema(value_type = bool, default = false)]
+    #[serde(default)]
     notify_backlog: Field<bool>,
     /// Octets; of longer messages only the head is fetched.
     #[schema(value_type = i64, minimum = 1024, maximum = 268435456, default = 52428800)]
+    #[serde(default)]
     max_message_bytes: Field<i64>,
     /// New messages that one session fetches at most.
     #[schema(value_type = i32, minimum = 1, maximum = 100000, default = 500)]
+    #[serde(default)]
     max_messages_per_session: Field<i32>,
     /// Octets of new messages that one session fetches at most.
     #[schema(value_type = i64, minimum = 1024, maximum = 17179869184i64, default = 209715200)]
+    #[serde(default)]
     max_bytes_per_session: Field<i64>,
     /// Not synced while true.
     #[schema(value_type = bool, default = false)]
+    #[serde(default)]
     paused: Field<bool>,
     #[serde(flatten)]
     #[schema(ignore)]

@@ -41,29 +41,35 @@ const MAX_TEXT: usize = 500;
 /// A webhook as users send it, whole or in part. All fields are optional to serde, so that all
 /// mistakes can be told at once.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
 pub(super) struct WebhookBody {
     /// Where it is called, by POST: `http` or `https`, without a user or a fragment.
     #[schema(value_type = String, required, max_length = 2000, format = "uri",
         example = "https://example.com/hooks/mail")]
+    #[serde(default)]
     url: Field<String>,
     /// Event types it hears of; `message.received` where none are given.
     #[schema(value_type = Vec<EventType>, min_items = 1, default = json!(["message.received"]))]
+    #[serde(default)]
     events: Field<Vec<String>>,
     /// The only mailboxes it hears of; empty: all.
     #[schema(value_type = Vec<Uuid>, max_items = 1000, default = json!([]))]
+    #[serde(default)]
     mailbox_ids: Field<Vec<Uuid>>,
     /// Which messages it hears of.
     #[schema(value_type = Option<FilterBody>)]
+    #[serde(default)]
     filter: Field<Option<FilterBody>>,
     /// How much of a message its body holds.
     #[schema(value_type = PayloadKind, default = "thin")]
+    #[serde(default)]
     payload: Field<PayloadKind>,
     /// For people.
     #[schema(value_type = Option<String>, min_length = 1, max_length = 500)]
+    #[serde(default)]
     description: Field<Option<String>>,
     /// Whether it is called. What happens while it is not, it never hears of.
     #[schema(value_type = WebhookState, default = "enabled")]
+    #[serde(default)]
     state: Field<WebhookState>,
     #[serde(flatten)]
     #[schema(ignore)]
@@ -73,17 +79,19 @@ pub(super) struct WebhookBody {
 /// Which messages a webhook hears of: parts of names, addresses and the subject, whatever their
 /// case. All that are given must match.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
 #[schema(as = SetFilter)]
 struct FilterBody {
     /// In the name or address of an author.
     #[schema(value_type = Option<String>, min_length = 1, max_length = 500)]
+    #[serde(default)]
     from: Field<Option<String>>,
     /// In the name or address of a recipient (`To` or `Cc`).
     #[schema(value_type = Option<String>, min_length = 1, max_length = 500)]
+    #[serde(default)]
     to: Field<Option<String>>,
     /// In the subject.
     #[schema(value_type = Option<String>, min_length = 1, max_length = 500)]
+    #[serde(default)]
     subject: Field<Option<String>>,
     #[serde(flatten)]
     #[schema(ignore)]
