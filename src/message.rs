@@ -1,7 +1,7 @@
 //! Octets to the message of the API: pure, bounded, and it never fails.
 //!
 //! Whatever a server sent becomes a [`Message`]; what had to be repaired is said in
-//! [`Message::parse_notes`].
+//! [`Summary::parse_notes`].
 
 use std::{ops::Range, panic::catch_unwind};
 
