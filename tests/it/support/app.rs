@@ -255,7 +255,7 @@ impl Reply {
             problem["type"]
                 .as_str()
                 .unwrap()
-                .ends_with(&format!("#{code}"))
+                .ends_with(&format!(":{code}"))
         );
         for word in ["title", "detail"] {
             assert!(!problem[word].as_str().unwrap().is_empty(), "{word}");
