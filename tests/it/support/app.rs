@@ -251,12 +251,7 @@ impl Reply {
         assert_eq!(self.headers[CONTENT_TYPE], "application/problem+json");
         assert_eq!(problem["status"], status);
         assert_eq!(problem["instance"], self.header("x-request-id"));
-        assert!(
-            problem["type"]
-                .as_str()
-                .unwrap()
-                .ends_with(&format!(":{code}"))
-        );
+        assert_eq!(problem["type"], format!("urn:popbridge:problem:{code}"));
         for word in ["title", "detail"] {
             assert!(!problem[word].as_str().unwrap().is_empty(), "{word}");
         }
