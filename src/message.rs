@@ -1,8 +1,14 @@
 //! Octets to the message of the API: pure, bounded, and it never fails.
 //!
 //! Whatever a server sent becomes a [`Message`]; what had to be repaired is said in
-//! [`Message::parse_notes`]. mail-parser reads the fields, the encodings and the character sets;
+//! [`Summary::parse_notes`]. mail-parser reads the fields, the encodings and the character sets;
 //! the walk through the parts is in `mime`, which says why.
+
+use std::{ops::Range, panic::catch_unwind};
+
+use serde::Serialize;
+use time::OffsetDateTime;
+use utoipa::ToSchema;
 
 mod addresses;
 mod attachments;
@@ -21,95 +27,27 @@ mod notes;
 mod tests;
 mod transfer;
 
-use std::ops::Range;
-use std::panic::catch_unwind;
-
-use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
-use utoipa::ToSchema;
-
-use self::addresses::addresses;
 pub use self::attachments::attachment_octets;
-use self::header::Head;
-use self::limits::{MAX_FIELD_NAME_CHARS, MAX_SUBJECT_CHARS};
-use self::media::Media;
-use self::notes::Notes;
-
-/// Parses the raw octets of a message (RFC 5322, MIME). Pure, bounded by [`limits`], never fails.
-///
-/// Time is linear in `octets` (times [`limits::MAX_NESTING`] at worst), memory a small multiple.
-/// It is work for the CPU: on a runtime, call it on a blocking thread.
-pub fn parse(octets: &[u8]) -> Message {
-    // No input is known that panics; if one is found, its mail must still be stored.
-    catch_unwind(|| parse_parts(octets)).unwrap_or_else(|_| Message {
-        parse_status: ParseStatus::Failed,
-        parse_notes: vec!["the parser failed on this message; please report it".to_owned()],
-        ..Message::default()
-    })
-}
-
-fn parse_parts(octets: &[u8]) -> Message {
-    let notes = &mut Notes::default();
-    let head = Head::split(octets, notes);
-    head.remark(notes);
-    let media = Media::of(&head, false, notes);
-    let mut message = parse_header(&head, notes);
-    message.flags = flags::flags(&head, &media, &message.from);
-    let parts = mime::parts(octets, &head, media, notes);
-    message.text = bodies::text(octets, &parts, notes);
-    message.preview = bodies::preview(&message.text);
-    message.attachments = attachments::attachments(octets, &parts, notes);
-    if head.fields.is_empty() {
-        notes.add("there is no header: this is not a message");
-    }
-    message.parse_notes = std::mem::take(notes).into_vec();
-    message.parse_status = match message.parse_notes.as_slice() {
-        _ if head.fields.is_empty() => ParseStatus::Failed,
-        [] => ParseStatus::Ok,
-        _ => ParseStatus::Repaired,
-    };
-    message
-}
-
-fn parse_header(head: &Head<'_>, notes: &mut Notes) -> Message {
-    for name in ["date", "from", "subject", "message-id", "content-type"] {
-        if head.all(name).nth(1).is_some() {
-            notes.add(format!("there is more than one {name}"));
-        }
-    }
-    let subject = head.first("subject").map(|field| head.field_text(field));
-    let from = addresses(head, "from", notes);
-    if from.iter().all(|from| from.address.is_none()) {
-        notes.add("there is no sender");
-    }
-    Message {
-        date: date::date(head, notes),
-        subject: subject
-            .map(|subject| clean::limited(&subject, MAX_SUBJECT_CHARS, "subject", notes)),
-        from,
-        to: addresses(head, "to", notes),
-        cc: addresses(head, "cc", notes),
-        bcc: addresses(head, "bcc", notes),
-        reply_to: addresses(head, "reply-to", notes),
-        sender: addresses(head, "sender", notes),
-        message_id: ids::first(head, "message-id", notes),
-        in_reply_to: ids::first(head, "in-reply-to", notes),
-        references: ids::all(head, "references", notes),
-        headers: head
-            .fields
-            .iter()
-            .map(|field| Header {
-                name: clean::limited(field.name, MAX_FIELD_NAME_CHARS, "name of a field", notes),
-                value: head.field_text(field),
-            })
-            .collect(),
-        ..Message::default()
-    }
-}
+use self::{
+    addresses::addresses,
+    header::Head,
+    limits::{MAX_FIELD_NAME_CHARS, MAX_SUBJECT_CHARS},
+    media::Media,
+    notes::Notes,
+};
 
 /// A parsed message (RFC 5322, MIME). Text is valid UTF-8 without NUL, as PostgreSQL asks.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Message {
+    /// What lists show.
+    pub summary: Summary,
+    /// What only a single message shows.
+    pub body: Body,
+}
+
+/// What lists of messages show.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Summary {
     /// `Date` header; absent when missing or absurd.
     #[serde(with = "time::serde::rfc3339::option")]
     pub date: Option<OffsetDateTime>,
@@ -133,10 +71,6 @@ pub struct Message {
     pub in_reply_to: Option<String>,
     /// `References`, oldest first, without angle brackets.
     pub references: Vec<String>,
-    /// Every header field in order, decoded.
-    pub headers: Vec<Header>,
-    /// The bodies.
-    pub text: Text,
     /// First 200 characters of the text, white space folded.
     pub preview: String,
     /// Parts that are not a body.
@@ -149,8 +83,17 @@ pub struct Message {
     pub parse_notes: Vec<String>,
 }
 
+/// What only a single message shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Body {
+    /// Every header field in order, decoded.
+    pub headers: Vec<Header>,
+    /// The bodies.
+    pub text: Text,
+}
+
 /// One address of an address list.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Address {
     /// Display name, decoded.
     pub name: Option<String>,
@@ -159,7 +102,7 @@ pub struct Address {
 }
 
 /// One header field.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Header {
     /// Field name as written.
     pub name: String,
@@ -168,7 +111,7 @@ pub struct Header {
 }
 
 /// The bodies of a message, with line ends as LF.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Text {
     /// The plain text body, where there is one.
     pub plain: Option<String>,
@@ -179,7 +122,7 @@ pub struct Text {
 }
 
 /// A part of the message that is not one of its bodies.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Attachment {
     /// Number within the message, from 0.
     pub n: u32,
@@ -201,7 +144,7 @@ pub struct Attachment {
 }
 
 /// What kind of mail a message is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Flags {
     /// Sent by a machine in answer to mail (RFC 3834).
     pub auto_reply: bool,
@@ -212,7 +155,7 @@ pub struct Flags {
 }
 
 /// How well parsing went.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ParseStatus {
     /// Nothing to remark.
@@ -222,4 +165,87 @@ pub enum ParseStatus {
     Repaired,
     /// Not a message at all; the raw octets are there.
     Failed,
+}
+
+/// Octets to a message, bounded by [`limits`]. It never fails: what is no message at all comes
+/// out with [`ParseStatus::Failed`] and the octets as its text.
+///
+/// Time is linear in `octets` (times [`limits::MAX_NESTING`] at worst), memory a small multiple.
+/// It is work for the CPU: on a runtime, call it on a blocking thread.
+pub fn parse(octets: &[u8]) -> Message {
+    // No input is known that panics; if one is found, its mail must still be stored.
+    catch_unwind(|| parse_parts(octets)).unwrap_or_else(|_| Message {
+        summary: Summary {
+            parse_status: ParseStatus::Failed,
+            parse_notes: vec!["The parser failed on this message.".to_owned()],
+            ..Summary::default()
+        },
+        body: Body::default(),
+    })
+}
+
+fn parse_parts(octets: &[u8]) -> Message {
+    let notes = &mut Notes::default();
+    let head = Head::split(octets, notes);
+    head.remark(notes);
+    let media = Media::of(&head, false, notes);
+    let headers = headers(&head, notes);
+    let mut summary = summary(&head, notes);
+    summary.flags = flags::flags(&head, &media, &summary.from);
+    let parts = mime::parts(octets, &head, media, notes);
+    let text = bodies::text(octets, &parts, notes);
+    summary.preview = bodies::preview(&text);
+    summary.attachments = attachments::attachments(octets, &parts, notes);
+    if head.fields.is_empty() {
+        notes.add("There is no header: this is not a message.");
+    }
+    summary.parse_notes = std::mem::take(notes).into_vec();
+    summary.parse_status = match summary.parse_notes.as_slice() {
+        _ if head.fields.is_empty() => ParseStatus::Failed,
+        [] => ParseStatus::Ok,
+        _ => ParseStatus::Repaired,
+    };
+    Message {
+        summary,
+        body: Body { headers, text },
+    }
+}
+
+fn headers(head: &Head<'_>, notes: &mut Notes) -> Vec<Header> {
+    let fields = head.fields.iter();
+    fields
+        .map(|field| Header {
+            name: clean::limited(field.name, MAX_FIELD_NAME_CHARS, "name of a field", notes),
+            value: head.field_text(field),
+        })
+        .collect()
+}
+
+/// What the header alone tells.
+fn summary(head: &Head<'_>, notes: &mut Notes) -> Summary {
+    for name in ["date", "from", "subject", "message-id", "content-type"] {
+        if head.all(name).nth(1).is_some() {
+            notes.add(format!("There is more than one {name} field."));
+        }
+    }
+    let subject = head.first("subject").map(|field| head.field_text(field));
+    let from = addresses(head, "from", notes);
+    if from.iter().all(|from| from.address.is_none()) {
+        notes.add("There is no sender.");
+    }
+    Summary {
+        date: date::date(head, notes),
+        subject: subject
+            .map(|subject| clean::limited(&subject, MAX_SUBJECT_CHARS, "subject", notes)),
+        from,
+        to: addresses(head, "to", notes),
+        cc: addresses(head, "cc", notes),
+        bcc: addresses(head, "bcc", notes),
+        reply_to: addresses(head, "reply-to", notes),
+        sender: addresses(head, "sender", notes),
+        message_id: ids::first(head, "message-id", notes),
+        in_reply_to: ids::first(head, "in-reply-to", notes),
+        references: ids::all(head, "references", notes),
+        ..Summary::default()
+    }
 }

@@ -18,7 +18,9 @@ pub(super) fn addresses(head: &Head<'_>, name: &str, notes: &mut Notes) -> Vec<A
         };
         for address in list.iter() {
             if found.len() >= MAX_ADDRESSES {
-                notes.add(format!("{name} was cut at {MAX_ADDRESSES} addresses"));
+                notes.add(format!(
+                    "The field {name} was cut at {MAX_ADDRESSES} addresses."
+                ));
                 return found;
             }
             let mut part = |value: Option<&str>, max, what| {

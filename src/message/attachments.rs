@@ -29,7 +29,7 @@ pub(super) fn attachments(octets: &[u8], parts: &[Part], notes: &mut Notes) -> V
         .collect();
     if files.next().is_some() {
         notes.add(format!(
-            "the message has more than {MAX_ATTACHMENTS} attachments"
+            "The message has more than {MAX_ATTACHMENTS} attachments."
         ));
     }
     attachments

@@ -13,6 +13,35 @@ const MAX_ENCODED_OCTETS: usize = 4 * MAX_TEXT_OCTETS;
 /// Octets of HTML or text that the preview is made from.
 const MAX_PREVIEW_SOURCE: usize = 256 * 1024;
 
+/// Elements that begin on a line or in a cell of their own.
+const BREAKING_TAGS: [&str; 25] = [
+    "address",
+    "article",
+    "blockquote",
+    "body",
+    "br",
+    "dd",
+    "div",
+    "dt",
+    "footer",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "header",
+    "hr",
+    "li",
+    "p",
+    "pre",
+    "section",
+    "table",
+    "td",
+    "th",
+    "tr",
+];
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Body {
     Plain,
@@ -48,7 +77,7 @@ pub(super) fn text(octets: &[u8], parts: &[Part], notes: &mut Notes) -> Text {
         text.truncated |= clean::cut(body, MAX_TEXT_OCTETS);
     }
     if text.truncated {
-        notes.add(format!("a body was cut at {MAX_TEXT_OCTETS} octets"));
+        notes.add(format!("A body was cut at {MAX_TEXT_OCTETS} octets."));
     }
     text
 }
@@ -58,7 +87,7 @@ pub(super) fn preview(text: &Text) -> String {
     let plain = text.plain.as_deref().map(|plain| folded(head_of(plain)));
     match (plain, text.html.as_deref()) {
         (Some(plain), _) if !plain.is_empty() => plain,
-        (_, Some(html)) => folded(&html_to_text(head_of(html))),
+        (_, Some(html)) => folded(&html_to_text(&with_breaks(head_of(html)))),
         (plain, None) => plain.unwrap_or_default(),
     }
 }
@@ -77,7 +106,7 @@ fn decode(octets: &[u8], part: &Part, notes: &mut Notes) -> (String, bool) {
     let decoded = part.media.encoding.decode(kept, notes);
     let text = charset::decode(&decoded, part.media.parameter("charset"), notes);
     if text.contains('\0') {
-        notes.add("a text has a NUL; it became U+FFFD");
+        notes.add("A text has a NUL; it became U+FFFD.");
     }
     let text = clean::without_nul(text).replace("\r\n", "\n");
     (text, is_cut)
@@ -92,6 +121,29 @@ fn append(body: &mut String, segment: &str) {
 
 fn head_of(text: &str) -> &str {
     &text[..text.floor_char_boundary(MAX_PREVIEW_SOURCE)]
+}
+
+/// HTML with a space before each tag that shows as a break: mail-parser's text joins the words
+/// of neighbouring blocks.
+fn with_breaks(html: &str) -> String {
+    let mut spaced = String::with_capacity(html.len());
+    for (n, piece) in html.split('<').enumerate() {
+        if n > 0 {
+            spaced.push_str(if is_break(piece) { " <" } else { "<" });
+        }
+        spaced.push_str(piece);
+    }
+    spaced
+}
+
+/// Whether what follows a "<" opens or closes a block, a row or a cell.
+fn is_break(tag: &str) -> bool {
+    let tag = tag.strip_prefix('/').unwrap_or(tag);
+    let end = tag.find(|c: char| !c.is_ascii_alphanumeric());
+    let name = &tag[..end.unwrap_or(tag.len())];
+    BREAKING_TAGS
+        .iter()
+        .any(|breaking| name.eq_ignore_ascii_case(breaking))
 }
 
 fn folded(text: &str) -> String {

@@ -19,18 +19,18 @@ pub(super) fn decode(octets: &[u8], charset: Option<&str>, notes: &mut Notes) ->
         "utf-8" | "utf8" => decode_utf8(octets, notes),
         _ => match decoder(&name) {
             Some(_) if is_western(&name) && is_utf8_beyond_ascii(octets) => {
-                notes.add(format!("a text says {name} but is UTF-8"));
+                notes.add(format!("A text says {name} but is UTF-8."));
                 String::from_utf8_lossy(octets).into_owned()
             }
             Some(decode) => {
                 let text = decode(octets);
                 if text.contains('\u{fffd}') {
-                    notes.add(format!("a text has octets that are not {name}"));
+                    notes.add(format!("A text has octets that are not {name}."));
                 }
                 text
             }
             None => {
-                notes.add("a text is in an unknown character set");
+                notes.add("A text is in an unknown character set.");
                 decode_unnamed(octets, notes)
             }
         },
@@ -58,11 +58,11 @@ fn decode_unnamed(octets: &[u8], notes: &mut Notes) -> String {
     }
     match std::str::from_utf8(octets) {
         Ok(text) => {
-            notes.add("8-bit text of no stated character set was taken as UTF-8");
+            notes.add("8-bit text of no stated character set was taken as UTF-8.");
             text.to_owned()
         }
         Err(_) => {
-            notes.add("8-bit text of no stated character set was taken as windows-1252");
+            notes.add("8-bit text of no stated character set was taken as windows-1252.");
             windows_1252(octets)
         }
     }
@@ -74,10 +74,10 @@ fn decode_utf8(octets: &[u8], notes: &mut Notes) -> String {
         return text.into_owned();
     }
     if text.chars().any(|c| !c.is_ascii() && c != '\u{fffd}') {
-        notes.add("a text has octets that are not utf-8");
+        notes.add("A text has octets that are not utf-8.");
         return text.into_owned();
     }
-    notes.add("a text says utf-8 but is not; it was taken as windows-1252");
+    notes.add("A text says utf-8 but is not; it was taken as windows-1252.");
     windows_1252(octets)
 }
 

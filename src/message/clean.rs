@@ -15,7 +15,7 @@ pub(super) fn without_nul(text: String) -> String {
 pub(super) fn limited(text: &str, max: usize, what: &str, notes: &mut Notes) -> String {
     let kept = match text.char_indices().nth(max) {
         Some((end, _)) => {
-            notes.add(format!("the {what} was cut at {max} characters"));
+            notes.add(format!("The {what} was cut at {max} characters."));
             &text[..end]
         }
         None => text,

@@ -13,7 +13,7 @@ const SENSIBLE_YEARS: std::ops::RangeInclusive<i32> = 1970..=2100;
 /// When the message says it was written, in UTC.
 pub(super) fn date(head: &Head<'_>, notes: &mut Notes) -> Option<OffsetDateTime> {
     let Some(field) = head.first("date") else {
-        notes.add("there is no date");
+        notes.add("There is no date.");
         return None;
     };
     let value = head.field_value(field);
@@ -23,7 +23,7 @@ pub(super) fn date(head: &Head<'_>, notes: &mut Notes) -> Option<OffsetDateTime>
     };
     let date = date.filter(|date| SENSIBLE_YEARS.contains(&date.year()));
     if date.is_none() {
-        notes.add("the date is malformed or absurd");
+        notes.add("The date is malformed or absurd.");
     }
     date
 }

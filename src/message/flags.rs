@@ -17,13 +17,16 @@ const LIST_FIELDS: [&str; 3] = ["list-id", "list-post", "list-unsubscribe"];
 
 pub(super) fn flags(head: &Head<'_>, media: &Media, from: &[Address]) -> Flags {
     let precedence = word(&head.text("precedence"));
+    let is_auto_reply = is_automatic(head)
+        || precedence == "auto_reply"
+        || AUTO_REPLY_FIELDS.iter().any(|name| is_set(head, name));
+    let is_bounce = is_delivery_report(media)
+        || head.first("x-failed-recipients").is_some()
+        || has_null_return_path(head) && is_from_mail_system(from);
     Flags {
-        auto_reply: is_automatic(head)
-            || precedence == "auto_reply"
-            || AUTO_REPLY_FIELDS.iter().any(|name| is_set(head, name)),
-        bounce: is_delivery_report(media)
-            || head.first("x-failed-recipients").is_some()
-            || has_null_return_path(head) && is_from_mail_system(from),
+        // A bounce is automatic too; it has its own flag.
+        auto_reply: is_auto_reply && !is_bounce,
+        bounce: is_bounce,
         list: precedence == "list" || LIST_FIELDS.iter().any(|name| head.first(name).is_some()),
     }
 }

@@ -42,7 +42,7 @@ impl<'x> Head<'x> {
         let mut lines = Lines { octets, next: 0 };
         // The separator line of an mbox file is not a field.
         if octets.starts_with(b"From ") || octets.starts_with(b">From ") {
-            notes.add("the message starts with an mbox \"From \" line");
+            notes.add("The message starts with an mbox \"From \" line.");
             lines.next();
         }
         let mut value_start = 0;
@@ -63,14 +63,14 @@ impl<'x> Head<'x> {
                     let raw = &octets[value_start..lines.next];
                     head.fields.push(Field { name, raw });
                 } else {
-                    notes.add("a header is too long; its last fields were left out");
+                    notes.add("A header is too long; its last fields were left out.");
                 }
             } else if lines.peek().is_some_and(|next| field_name(next).is_some()) {
-                notes.add("a line in a header is not a field; it was passed over");
+                notes.add("A line in a header is not a field; it was passed over.");
                 is_kept = false;
             } else {
                 if !head.fields.is_empty() {
-                    notes.add("the empty line between a header and its body is missing");
+                    notes.add("The empty line between a header and its body is missing.");
                 }
                 head.body_start = start;
                 break;
@@ -139,14 +139,14 @@ impl<'x> Head<'x> {
         for field in &self.fields {
             if field.raw.len() > MAX_FIELD_OCTETS {
                 notes.add(format!(
-                    "a header field was cut at {MAX_FIELD_OCTETS} octets"
+                    "A header field was cut at {MAX_FIELD_OCTETS} octets."
                 ));
             }
             if std::str::from_utf8(field.raw).is_err() {
-                notes.add("a header field has 8-bit octets that are not UTF-8");
+                notes.add("A header field has 8-bit octets that are not UTF-8.");
             }
             if field.raw.contains(&0) {
-                notes.add("a header field has a NUL");
+                notes.add("A header field has a NUL.");
             }
         }
     }
@@ -173,8 +173,12 @@ impl<'x> Lines<'x> {
     }
 
     fn peek(&self) -> Option<&'x [u8]> {
-        let rest = self.octets.get(self.next..)?;
-        rest.split_inclusive(|b| *b == b'\n').next()
+        let rest = self
+            .octets
+            .get(self.next..)
+            .filter(|rest| !rest.is_empty())?;
+        let end = memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
+        rest.get(..end)
     }
 }
 

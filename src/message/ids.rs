@@ -26,7 +26,9 @@ pub(super) fn all(head: &Head<'_>, name: &str, notes: &mut Notes) -> Vec<String>
     };
     let surplus = ids.len().saturating_sub(MAX_REFERENCES);
     if surplus > 0 {
-        notes.add(format!("{name} was cut to its last {MAX_REFERENCES} ids"));
+        notes.add(format!(
+            "The field {name} was cut to its last {MAX_REFERENCES} ids."
+        ));
     }
     ids.iter()
         .skip(surplus)

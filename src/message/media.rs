@@ -31,13 +31,13 @@ impl Media {
             None if in_digest => ("message".to_owned(), "rfc822".to_owned()),
             None => ("text".to_owned(), "plain".to_owned()),
             Some(stated) => type_and_subtype(stated).unwrap_or_else(|| {
-                notes.add("a content type is malformed");
+                notes.add("A content type is malformed.");
                 fallback_type(stated, disposition.is_some())
             }),
         };
         let encoding = Encoding::named(&head.text("content-transfer-encoding"));
         if encoding.is_none() {
-            notes.add("a content transfer encoding is unknown; the part was left as it is");
+            notes.add("A content transfer encoding is unknown; the part was left as it is.");
         }
         let encoding = match encoding {
             // RFC 2045 §6.4: a multipart is never encoded, whatever it says.

@@ -66,7 +66,7 @@ impl Walk<'_> {
         }
         if depth >= MAX_NESTING {
             self.notes.add(format!(
-                "multiparts are nested more than {MAX_NESTING} deep; the rest is one attachment"
+                "Multiparts are nested more than {MAX_NESTING} deep; the rest is one attachment."
             ));
             self.parts.push(part);
             return;
@@ -74,7 +74,7 @@ impl Walk<'_> {
         let children = self.children(&part);
         if children.is_empty() {
             self.notes
-                .add("a multipart has no parts; it was taken as plain text");
+                .add("A multipart has no parts; it was taken as plain text.");
             part.media.become_plain_text();
             self.parts.push(part);
             return;
@@ -82,7 +82,7 @@ impl Walk<'_> {
         for (position, range) in children.into_iter().enumerate() {
             if self.seen >= MAX_PARTS {
                 self.notes
-                    .add(format!("the message has more than {MAX_PARTS} parts"));
+                    .add(format!("The message has more than {MAX_PARTS} parts."));
                 return;
             }
             let octets = self.octets.get(range.clone()).unwrap_or_default();
@@ -104,7 +104,7 @@ impl Walk<'_> {
     /// Where the parts of a multipart lie, without the line end before each delimiter.
     fn children(&mut self, part: &Part) -> Vec<Range<usize>> {
         let Some(boundary) = part.media.boundary() else {
-            self.notes.add("a multipart states no boundary");
+            self.notes.add("A multipart states no boundary.");
             return Vec::new();
         };
         let body = self.octets.get(part.body.clone()).unwrap_or_default();
@@ -127,7 +127,7 @@ impl Walk<'_> {
         }
         if let Some(start) = start {
             self.notes
-                .add("a multipart is not closed; its last part may be cut short");
+                .add("A multipart is not closed; its last part may be cut short.");
             children.push(start..part.body.end);
         }
         children

@@ -15,7 +15,7 @@ fn octets_of(raw: &[u8], attachment: &Attachment) -> Vec<u8> {
 }
 
 fn assert_round_trip(raw: &[u8], message: &Message) {
-    for attachment in &message.attachments {
+    for attachment in &message.summary.attachments {
         let octets = octets_of(raw, attachment);
         assert_eq!(octets.len() as u64, attachment.size);
         let digest = Sha256::digest(&octets);
@@ -34,30 +34,44 @@ fn a_plain_message_has_nothing_to_remark() {
          Message-ID: <1@example.org>\nIn-Reply-To: <0@example.org>\n\
          References: <a@example.org>\n <b@example.org>\n\nHello  there,\n\n  world\n",
     );
-    assert_eq!(message.parse_notes, [""; 0]);
-    assert_eq!(message.parse_status, ParseStatus::Ok);
-    assert_eq!(message.from[0].name.as_deref(), Some("Lovelace, Ada"));
-    let to: Vec<_> = message.to.iter().map(|a| a.address.as_deref()).collect();
-    assert_eq!(to, [Some("bob@example.com"), Some("eve@example.com")]);
-    assert_eq!(message.subject.as_deref(), Some("žlutý"));
-    assert_eq!(message.message_id.as_deref(), Some("1@example.org"));
-    assert_eq!(message.in_reply_to.as_deref(), Some("0@example.org"));
-    assert_eq!(message.references, ["a@example.org", "b@example.org"]);
+    assert_eq!(message.summary.parse_notes, [""; 0]);
+    assert_eq!(message.summary.parse_status, ParseStatus::Ok);
     assert_eq!(
-        message.text.plain.as_deref(),
+        message.summary.from[0].name.as_deref(),
+        Some("Lovelace, Ada")
+    );
+    let to: Vec<_> = message
+        .summary
+        .to
+        .iter()
+        .map(|a| a.address.as_deref())
+        .collect();
+    assert_eq!(to, [Some("bob@example.com"), Some("eve@example.com")]);
+    assert_eq!(message.summary.subject.as_deref(), Some("žlutý"));
+    assert_eq!(message.summary.message_id.as_deref(), Some("1@example.org"));
+    assert_eq!(
+        message.summary.in_reply_to.as_deref(),
+        Some("0@example.org")
+    );
+    assert_eq!(
+        message.summary.references,
+        ["a@example.org", "b@example.org"]
+    );
+    assert_eq!(
+        message.body.text.plain.as_deref(),
         Some("Hello  there,\n\n  world\n")
     );
-    assert_eq!(message.text.html, None);
-    assert_eq!(message.preview, "Hello there, world");
-    assert_eq!(message.headers.len(), 8);
-    assert!(message.attachments.is_empty());
+    assert_eq!(message.body.text.html, None);
+    assert_eq!(message.summary.preview, "Hello there, world");
+    assert_eq!(message.body.headers.len(), 8);
+    assert!(message.summary.attachments.is_empty());
 }
 
 #[test]
 fn nothing_is_a_failed_message() {
     for octets in [&b""[..], b"\r\n", b"just a line", b"\0\xff\xfe"] {
         assert_eq!(
-            parse(octets).parse_status,
+            parse(octets).summary.parse_status,
             ParseStatus::Failed,
             "{octets:?}"
         );
@@ -73,11 +87,11 @@ fn alternatives_are_bodies_and_related_images_are_inline_attachments() {
          Content-ID: <logo@example.org>\nContent-Transfer-Encoding: base64\n\niVBORw0KGgo=\n--r--\n"
     );
     let message = parse(raw.as_bytes());
-    assert_eq!(message.parse_notes, [""; 0]);
-    assert_eq!(message.text.plain.as_deref(), Some("plain"));
-    assert_eq!(message.text.html.as_deref(), Some("<p>rich</p>"));
-    let [image] = message.attachments.as_slice() else {
-        panic!("{:?}", message.attachments)
+    assert_eq!(message.summary.parse_notes, [""; 0]);
+    assert_eq!(message.body.text.plain.as_deref(), Some("plain"));
+    assert_eq!(message.body.text.html.as_deref(), Some("<p>rich</p>"));
+    let [image] = message.summary.attachments.as_slice() else {
+        panic!("{:?}", message.summary.attachments)
     };
     assert!(image.inline);
     assert_eq!(image.content_type, "image/png");
@@ -109,7 +123,10 @@ fn names_are_decoded_by_rfc_2231_and_rfc_2047() {
     ] {
         let raw = format!("{HEADER}Content-Disposition: {disposition}\n\nx");
         let message = parse(raw.as_bytes());
-        assert_eq!(message.attachments[0].filename.as_deref(), Some(name));
+        assert_eq!(
+            message.summary.attachments[0].filename.as_deref(),
+            Some(name)
+        );
     }
 }
 
@@ -120,8 +137,8 @@ fn a_message_that_is_one_file_has_it_as_attachment() {
          JVBERi0=\n"
     );
     let message = parse(raw.as_bytes());
-    assert_eq!(message.text, Text::default());
-    let file = &message.attachments[0];
+    assert_eq!(message.body.text, Text::default());
+    let file = &message.summary.attachments[0];
     assert_eq!(
         (file.content_type.as_str(), file.part.clone()),
         ("application/pdf", 0..raw.len())
@@ -137,9 +154,9 @@ fn a_nested_message_is_one_attachment_as_it_stands() {
          Content-Type: message/rfc822\n\n{nested}\n--outer--\n"
     );
     let message = parse(raw.as_bytes());
-    assert_eq!(message.attachments.len(), 1);
+    assert_eq!(message.summary.attachments.len(), 1);
     assert_eq!(
-        octets_of(raw.as_bytes(), &message.attachments[0]),
+        octets_of(raw.as_bytes(), &message.summary.attachments[0]),
         nested.as_bytes()
     );
 }
@@ -151,8 +168,11 @@ fn text_with_a_name_is_a_body_only_as_the_first_part() {
          one\n--b\nContent-Type: text/plain; name=log.txt\n\ntwo\n--b\n\nfooter\n--b--"
     );
     let message = parse(raw.as_bytes());
-    assert_eq!(message.text.plain.as_deref(), Some("one\nfooter"));
-    assert_eq!(message.attachments[0].filename.as_deref(), Some("log.txt"));
+    assert_eq!(message.body.text.plain.as_deref(), Some("one\nfooter"));
+    assert_eq!(
+        message.summary.attachments[0].filename.as_deref(),
+        Some("log.txt")
+    );
 }
 
 #[test]
@@ -184,10 +204,13 @@ fn broken_multiparts_lose_nothing() {
         ),
     ] {
         let message = parse(format!("{HEADER}Content-Type: {content_type}\n\n{body}").as_bytes());
-        assert_eq!(message.text.plain.as_deref(), Some(plain));
-        assert_eq!(message.attachments.len(), files);
+        assert_eq!(message.body.text.plain.as_deref(), Some(plain));
+        assert_eq!(message.summary.attachments.len(), files);
         let is_repaired = !body.contains("--bc");
-        assert_eq!(message.parse_status == ParseStatus::Repaired, is_repaired);
+        assert_eq!(
+            message.summary.parse_status == ParseStatus::Repaired,
+            is_repaired
+        );
     }
 }
 
@@ -197,13 +220,25 @@ fn html_alone_gives_the_preview() {
         "{HEADER}Content-Type: text/html\n\n<head><title>no</title></head><p>Caf&eacute;</p>\n<b>ok</b>"
     );
     let message = parse(raw.as_bytes());
-    assert_eq!(message.text.plain, None);
-    assert_eq!(message.preview, "Café ok");
+    assert_eq!(message.body.text.plain, None);
+    assert_eq!(message.summary.preview, "Café ok");
+}
+
+#[test]
+fn the_preview_keeps_the_words_of_html_blocks_apart() {
+    let raw = format!(
+        "{HEADER}Content-Type: text/html\n\n<h1>The new hall</h1><div>It is d<b>on</b>e.</div>\
+         <table><tr><td>1</td><td>2</td></tr></table>"
+    );
+    assert_eq!(
+        parse(raw.as_bytes()).summary.preview,
+        "The new hall It is done. 1 2"
+    );
 }
 
 #[test]
 fn flags_follow_the_fields() {
-    let flags = |fields: &str| parse_text(&format!("{fields}\n\nx")).flags;
+    let flags = |fields: &str| parse_text(&format!("{fields}\n\nx")).summary.flags;
     let none = Flags::default();
     assert_eq!(flags("Auto-Submitted: no"), none);
     assert_eq!(flags("Precedence: bulk"), none);
@@ -237,10 +272,15 @@ fn long_bodies_are_cut_at_a_character() {
         "ab€\n".repeat(MAX_TEXT_OCTETS)
     );
     let message = parse(raw.as_bytes());
-    assert!(message.text.truncated);
-    let plain = message.text.plain.expect("there is a body");
+    assert!(message.body.text.truncated);
+    let plain = message.body.text.plain.expect("there is a body");
     assert!(plain.len() <= MAX_TEXT_OCTETS && plain.len() > MAX_TEXT_OCTETS - 4);
-    assert_eq!(message.parse_notes.len(), 1, "{:?}", message.parse_notes);
+    assert_eq!(
+        message.summary.parse_notes.len(),
+        1,
+        "{:?}",
+        message.summary.parse_notes
+    );
 }
 
 #[test]
@@ -252,11 +292,14 @@ fn long_lists_are_cut() {
         "To: {addresses}\nSubject: {subject}\nReferences: {ids}\n{}\n",
         "X: y\n".repeat(MAX_HEADER_FIELDS)
     ));
-    assert_eq!(message.to.len(), MAX_ADDRESSES);
-    assert_eq!(message.subject.map(|s| s.len()), Some(MAX_SUBJECT_CHARS));
-    assert_eq!(message.references.len(), MAX_REFERENCES);
-    assert_eq!(message.references[0], "1@x");
-    assert_eq!(message.headers.len(), MAX_HEADER_FIELDS);
+    assert_eq!(message.summary.to.len(), MAX_ADDRESSES);
+    assert_eq!(
+        message.summary.subject.map(|s| s.len()),
+        Some(MAX_SUBJECT_CHARS)
+    );
+    assert_eq!(message.summary.references.len(), MAX_REFERENCES);
+    assert_eq!(message.summary.references[0], "1@x");
+    assert_eq!(message.body.headers.len(), MAX_HEADER_FIELDS);
 }
 
 #[test]
@@ -265,14 +308,17 @@ fn many_parts_and_deep_nesting_end() {
         "{HEADER}Content-Type: multipart/mixed; boundary=b\n\n{}",
         "--b\nContent-Type: a/b\n\nx\n".repeat(2 * MAX_PARTS)
     );
-    assert_eq!(parse(flat.as_bytes()).attachments.len(), MAX_ATTACHMENTS);
+    assert_eq!(
+        parse(flat.as_bytes()).summary.attachments.len(),
+        MAX_ATTACHMENTS
+    );
 
     let mut deep = HEADER.to_owned();
     for level in 0..10_000 {
         deep += &format!("Content-Type: multipart/mixed; boundary=b{level}\n\n--b{level}\n");
     }
     let message = parse(deep.as_bytes());
-    assert_eq!(message.attachments.len(), 1);
+    assert_eq!(message.summary.attachments.len(), 1);
     assert_round_trip(deep.as_bytes(), &message);
 }
 
@@ -280,12 +326,12 @@ fn many_parts_and_deep_nesting_end() {
 #[test]
 fn hostile_structures_cost_linear_time() {
     let nested = "Content-Type:message/rfc822\n\n".repeat(200_000);
-    assert_eq!(parse(nested.as_bytes()).attachments.len(), 1);
+    assert_eq!(parse(nested.as_bytes()).summary.attachments.len(), 1);
     let boundaries = format!(
         "Content-Type: multipart/mixed; boundary=o\n\n{}",
         "--o\nContent-Type: multipart/mixed; boundary=zz\n\nx\n".repeat(100_000)
     );
-    assert!(!parse(boundaries.as_bytes()).parse_notes.is_empty());
+    assert!(!parse(boundaries.as_bytes()).summary.parse_notes.is_empty());
     for field in [
         "=?",
         "=?utf-8?B?",
@@ -302,9 +348,9 @@ fn hostile_structures_cost_linear_time() {
                 "{name}: {}\n\n",
                 field.repeat(MAX_FIELD_OCTETS / field.len())
             );
-            let notes = parse(raw.as_bytes()).parse_notes;
+            let notes = parse(raw.as_bytes()).summary.parse_notes;
             assert!(
-                !notes.iter().any(|note| note.contains("parser failed")),
+                !notes.iter().any(|note| note.contains("The parser failed")),
                 "{name}: {field}"
             );
         }
@@ -345,13 +391,13 @@ proptest! {
     #[test]
     fn any_octets_give_a_bounded_message_without_nul(raw in mail_like()) {
         let message = parse(&raw);
-        let json = serde_json::to_string(&message).expect("a message is JSON");
+        let json = serde_json::to_string(&(&message.summary, &message.body)).expect("a message is JSON");
         prop_assert!(!json.contains("\\u0000"), "{json}");
         // Every octet is in a field, a body or nowhere; U+FFFD and JSON's escapes make it longer.
         prop_assert!(json.len() <= 4096 + 64 * raw.len(), "{} of {}", json.len(), raw.len());
-        prop_assert!(message.preview.chars().count() <= MAX_PREVIEW_CHARS);
-        prop_assert!(!message.parse_notes.iter().any(|note| note.contains("parser failed")));
-        let is_numbered = message.attachments.iter().zip(0..).all(|(a, n)| a.n == n);
+        prop_assert!(message.summary.preview.chars().count() <= MAX_PREVIEW_CHARS);
+        prop_assert!(!message.summary.parse_notes.iter().any(|note| note.contains("The parser failed")));
+        let is_numbered = message.summary.attachments.iter().zip(0..).all(|(a, n)| a.n == n);
         prop_assert!(is_numbered);
     }
 
@@ -370,6 +416,6 @@ proptest! {
             STANDARD.encode(&octets)
         );
         let message = parse(raw.as_bytes());
-        prop_assert_eq!(octets_of(raw.as_bytes(), &message.attachments[0]), octets);
+        prop_assert_eq!(octets_of(raw.as_bytes(), &message.summary.attachments[0]), octets);
     }
 }

@@ -42,12 +42,12 @@ fn decode_base64(body: &[u8], notes: &mut Notes) -> Vec<u8> {
     let body = if body.iter().all(is_base64) {
         Cow::Borrowed(body)
     } else {
-        notes.add("a base64 part has characters that are not base64; they were left out");
+        notes.add("A base64 part has characters that are not base64; they were left out.");
         Cow::Owned(body.iter().copied().filter(is_base64).collect())
     };
     let digits = body.iter().filter(|b| !b"= \t\r\n".contains(b)).count();
     if digits % 4 == 1 {
-        notes.add("a base64 part is cut short");
+        notes.add("A base64 part is cut short.");
     }
     base64_decode(&body).unwrap_or_default()
 }
@@ -67,7 +67,7 @@ fn decode_quoted_printable(body: &[u8], notes: &mut Notes) -> Vec<u8> {
     let Some(mut repaired) = repaired else {
         return quoted_printable_decode(body).unwrap_or_else(|| body.to_vec());
     };
-    notes.add("a quoted-printable part has wrong escapes; they were left as they are");
+    notes.add("A quoted-printable part has wrong escapes; they were left as they are.");
     repaired.extend_from_slice(&body[copied..]);
     quoted_printable_decode(&repaired).unwrap_or_else(|| body.to_vec())
 }

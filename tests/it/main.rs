@@ -1,1 +1,13 @@
-//! Integration tests.
+//! popbridge from the outside: HTTP, SQL and the POP3 wire.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails, in helpers too"
+)]
+
+mod architecture;
+mod message;
+mod pop3;
+mod private_postgres;
+mod real;
+mod support;
+mod webhooks;

@@ -1,0 +1,219 @@
+//! What users send of a mailbox, and how it becomes settings.
+
+use std::collections::BTreeMap;
+
+use secrecy::SecretString;
+use serde::Deserialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::super::{
+    document,
+    extract::{Field, Mistakes},
+    problem::Problem,
+};
+use crate::store::mailboxes::{Auth, DeletePolicy, InitialSync, Settings, Tls};
+
+mod rules;
+
+/// A mailbox as users send it, whole or in part. All fields are optional to serde, so that all
+/// mistakes can be told at once.
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+pub(super) struct MailboxBody {
+    /// For people; `username@host` where none is given.
+    #[schema(value_type = String, min_length = 1, max_length = 200)]
+    #[serde(default)]
+    name: Field<String>,
+    /// The id that your own system has for it; unique.
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 200)]
+    #[serde(default)]
+    external_id: Field<Option<String>>,
+    /// Host name or address of the POP3 server, alone.
+    #[schema(value_type = String, required, min_length = 1, max_length = 253, example = "pop.example.com")]
+    #[serde(default)]
+    host: Field<String>,
+    /// TCP port; 995 for `implicit`, 110 for the others where none is given.
+    #[schema(value_type = u16, minimum = 1, maximum = 65535)]
+    #[serde(default)]
+    port: Field<i32>,
+    /// How the connection is protected.
+    #[schema(value_type = Tls, default = "implicit")]
+    #[serde(default)]
+    tls: Field<Tls>,
+    /// Certificates in PEM that alone are trusted for this server; null: the system's.
+    #[schema(value_type = Option<String>, max_length = 65536)]
+    #[serde(default)]
+    tls_ca_pem: Field<Option<String>>,
+    /// Who logs in.
+    #[schema(value_type = String, required, min_length = 1, max_length = 500, example = "anna@example.com")]
+    #[serde(default)]
+    username: Field<String>,
+    /// How to log in.
+    #[schema(value_type = Auth, default = "auto")]
+    #[serde(default)]
+    auth: Field<Auth>,
+    /// Stored encrypted; it never comes back.
+    #[schema(value_type = String, required, write_only, min_length = 1, max_length = 1000, format = Password)]
+    #[serde(default)]
+    password: Field<String>,
+    /// Seconds between two syncs.
+    #[schema(value_type = i32, minimum = 1, maximum = 86400, default = 60)]
+    #[serde(default)]
+    poll_interval_seconds: Field<i32>,
+    /// When messages are deleted from the server.
+    #[schema(value_type = DeletePolicy, default = "never")]
+    #[serde(default)]
+    delete_policy: Field<DeletePolicy>,
+    /// For `after_days`, and only there.
+    #[schema(value_type = Option<i32>, minimum = 1, maximum = 3650)]
+    #[serde(default)]
+    delete_after_days: Field<Option<i32>>,
+    /// What the first sync does with the mail that is already there.
+    #[schema(value_type = InitialSync, default = "all")]
+    #[serde(default)]
+    initial_sync: Field<InitialSync>,
+    /// Whether webhooks hear of the mail that was there at the first sync.
+    #[schema(value_type = bool, default = false)]
+    #[serde(default)]
+    notify_backlog: Field<bool>,
+    /// Octets; of longer messages only the head is fetched.
+    #[schema(value_type = i64, minimum = 1024, maximum = 268435456, default = 52428800)]
+    #[serde(default)]
+    max_message_bytes: Field<i64>,
+    /// New messages that one session fetches at most.
+    #[schema(value_type = i32, minimum = 1, maximum = 100000, default = 500)]
+    #[serde(default)]
+    max_messages_per_session: Field<i32>,
+    /// Octets of new messages that one session fetches at most.
+    #[schema(value_type = i64, minimum = 1024, maximum = 17179869184i64, default = 209715200)]
+    #[serde(default)]
+    max_bytes_per_session: Field<i64>,
+    /// Not synced while true.
+    #[schema(value_type = bool, default = false)]
+    #[serde(default)]
+    paused: Field<bool>,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    unknown: BTreeMap<String, Value>,
+}
+
+document::request_body! {
+    /// A mailbox to register.
+    CreateMailbox = closed(MailboxBody);
+    /// Settings of a mailbox to change.
+    UpdateMailbox = patch(MailboxBody);
+}
+
+impl MailboxBody {
+    /// The settings and the password of a mailbox to register.
+    pub(super) fn into_new(mut self) -> Result<(Settings, SecretString), Problem> {
+        let mut mistakes = Mistakes::default();
+        for (field, absent) in [
+            ("/host", self.host.is_absent()),
+            ("/username", self.username.is_absent()),
+            ("/password", self.password.is_absent()),
+        ] {
+            mistakes.check(!absent, field, "is required");
+        }
+        let (no_name, no_port) = (self.name.is_absent(), self.port.is_absent());
+        let password = self.take_password(&mut mistakes);
+        let mut settings = self.apply(DEFAULTS, &mut mistakes);
+        if no_port {
+            settings.port = match settings.tls {
+                Tls::Implicit => 995,
+                Tls::Starttls | Tls::None => 110,
+            };
+        }
+        if no_name {
+            let name = format!("{}@{}", settings.username, settings.host);
+            settings.name = name.chars().take(rules::MAX_NAME).collect();
+        }
+        rules::check(&settings, &mut mistakes);
+        mistakes.into_result((settings, password.unwrap_or_default()))
+    }
+
+    /// `current` with what this changes, and the password where it is a new one.
+    pub(super) fn into_changed(
+        mut self,
+        mut current: Settings,
+    ) -> Result<(Settings, Option<SecretString>), Problem> {
+        let mut mistakes = Mistakes::default();
+        let password = self.take_password(&mut mistakes);
+        if let Field::Given(policy) = self.delete_policy
+            && policy != DeletePolicy::AfterDays
+        {
+            // They went with the policy that is no more.
+            current.delete_after_days = None;
+        }
+        let settings = self.apply(current, &mut mistakes);
+        rules::check(&settings, &mut mistakes);
+        mistakes.into_result((settings, password))
+    }
+
+    fn take_password(&mut self, mistakes: &mut Mistakes) -> Option<SecretString> {
+        let password = match std::mem::take(&mut self.password) {
+            // serde's words would repeat the value.
+            Field::Wrong(_) => {
+                mistakes.add("/password", "must be a string");
+                None
+            }
+            password => password.take("/password", mistakes),
+        }?;
+        rules::check_password(&password, mistakes);
+        Some(password.into())
+    }
+
+    fn apply(self, mut settings: Settings, mistakes: &mut Mistakes) -> Settings {
+        mistakes.refuse(&self.unknown, "", rules::why_refused);
+        macro_rules! put {
+            ($($field:ident),* $(,)?) => {
+                $(self.$field.put(
+                    &mut settings.$field,
+                    concat!("/", stringify!($field)),
+                    mistakes,
+                );)*
+            };
+        }
+        put!(
+            name,
+            external_id,
+            host,
+            port,
+            tls,
+            tls_ca_pem,
+            username,
+            auth,
+            poll_interval_seconds,
+            delete_policy,
+            delete_after_days,
+            initial_sync,
+            notify_backlog,
+            max_message_bytes,
+            max_messages_per_session,
+            max_bytes_per_session,
+            paused,
+        );
+        settings
+    }
+}
+
+/// What a mailbox is where its user does not say; the rest is required or follows from it.
+const DEFAULTS: Settings = Settings {
+    name: String::new(),
+    external_id: None,
+    host: String::new(),
+    port: 995,
+    tls: Tls::Implicit,
+    tls_ca_pem: None,
+    username: String::new(),
+    auth: Auth::Auto,
+    poll_interval_seconds: 60,
+    delete_policy: DeletePolicy::Never,
+    delete_after_days: None,
+    initial_sync: InitialSync::All,
+    notify_backlog: false,
+    max_message_bytes: 50 << 20,
+    max_messages_per_session: 500,
+    max_bytes_per_session: 200 << 20,
+    paused: false,
+};

@@ -1,0 +1,154 @@
+//! Storing what was fetched: a batch of messages, their events and their deliveries are one
+//! transaction, under the lease.
+
+use serde_json::Value;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{
+    Error, Store,
+    events::{self, NewEvent},
+    leases::{Lease, lock_lease},
+};
+
+/// A fetched and parsed message.
+#[derive(Debug)]
+pub struct NewMessage {
+    /// UUIDv7.
+    pub id: Uuid,
+    /// Its identity within the mailbox: opaque octets from the unique-id listing.
+    pub unique_id: Vec<u8>,
+    /// As the server sent it, dot-unstuffed. Empty for an oversize message.
+    pub octets: Vec<u8>,
+    /// Octets as listed; those of `octets` unless the message is oversize.
+    pub size: i64,
+    /// SHA-256 of `octets`.
+    pub sha256: [u8; 32],
+    /// Was there at the first sync.
+    pub backlog: bool,
+    /// Too long to fetch: only its head is known.
+    pub oversize: bool,
+    /// The parsed message as lists show it.
+    pub summary: Value,
+    /// Its headers and text.
+    pub body: Value,
+    /// `[offset, octets]` of each attachment's part.
+    pub parts: Value,
+    /// The event that tells of it.
+    pub event: NewEvent,
+}
+
+impl Store {
+    /// Stores a batch. A message whose unique-id is stored already is left as it is and makes no
+    /// event. Returns the messages and octets that are new.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`]: nothing was stored.
+    pub async fn store_messages(
+        &self,
+        held: &Lease,
+        mut batch: Vec<NewMessage>,
+    ) -> Result<(i64, i64), Error> {
+        let mut tx = self.pool.begin().await?;
+        lock_lease(&mut tx, held).await?;
+        let fresh = insert_entries(&mut tx, held.mailbox_id, &batch).await?;
+        batch.retain(|message| fresh.contains(&message.id));
+        let octets: i64 = batch.iter().map(|message| message.size).sum();
+        let count = i64::try_from(batch.len()).expect("a batch is small");
+        let events = insert_messages(&mut tx, held.mailbox_id, batch).await?;
+        events::append(&mut tx, events).await?;
+        sqlx::query!(
+            "UPDATE popbridge.mailbox_states
+            SET message_count = message_count + $2, stored_bytes = stored_bytes + $3
+            WHERE mailbox_id = $1",
+            held.mailbox_id,
+            count,
+            octets,
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok((count, octets))
+    }
+}
+
+async fn insert_entries(
+    tx: &mut PgConnection,
+    mailbox_id: Uuid,
+    batch: &[NewMessage],
+) -> Result<Vec<Uuid>, Error> {
+    let unique_ids: Vec<&[u8]> = batch.iter().map(|m| m.unique_id.as_slice()).collect();
+    let ids: Vec<Uuid> = batch.iter().map(|m| m.id).collect();
+    let sizes: Vec<i64> = batch.iter().map(|m| m.size).collect();
+    Ok(sqlx::query_scalar!(
+        r#"INSERT INTO popbridge.maildrop_entries AS e
+            (mailbox_id, unique_id, message_id, octets, stored_at)
+        SELECT $1, u, i, s, now() FROM unnest($2::bytea[], $3::uuid[], $4::bigint[]) AS t(u, i, s)
+        ON CONFLICT (mailbox_id, unique_id) DO UPDATE
+            SET message_id = excluded.message_id, octets = excluded.octets, stored_at = now()
+            WHERE e.stored_at IS NULL
+        RETURNING message_id AS "message_id!""#,
+        mailbox_id,
+        &unique_ids as &[&[u8]],
+        &ids,
+        &sizes,
+    )
+    .fetch_all(tx)
+    .await?)
+}
+
+async fn insert_messages(
+    tx: &mut PgConnection,
+    mailbox_id: Uuid,
+    batch: Vec<NewMessage>,
+) -> Result<Vec<NewEvent>, Error> {
+    let (mut ids, mut unique_ids, mut sizes, mut digests) = (vec![], vec![], vec![], vec![]);
+    let (mut backlog, mut states, mut summaries, mut bodies, mut parts) =
+        (vec![], vec![], vec![], vec![], vec![]);
+    let (mut octets, mut events) = (vec![], vec![]);
+    for message in batch {
+        ids.push(message.id);
+        unique_ids.push(message.unique_id);
+        sizes.push(message.size);
+        digests.push(message.sha256.to_vec());
+        backlog.push(message.backlog);
+        states.push(if message.oversize {
+            "oversize"
+        } else {
+            "stored"
+        });
+        summaries.push(message.summary);
+        bodies.push(message.body);
+        parts.push(message.parts);
+        octets.push(message.octets);
+        events.push(message.event);
+    }
+    sqlx::query!(
+        "INSERT INTO popbridge.messages
+            (mailbox_id, id, unique_id, size, sha256, backlog, state, summary, body, parts)
+        SELECT $1, * FROM unnest($2::uuid[], $3::bytea[], $4::bigint[], $5::bytea[], $6::boolean[],
+            $7::text[], $8::jsonb[], $9::jsonb[], $10::jsonb[])",
+        mailbox_id,
+        &ids,
+        &unique_ids,
+        &sizes,
+        &digests,
+        &backlog,
+        &states as &[&str],
+        &summaries,
+        &bodies,
+        &parts,
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "INSERT INTO popbridge.raw_messages (mailbox_id, message_id, octets)
+        SELECT $1, * FROM unnest($2::uuid[], $3::bytea[])",
+        mailbox_id,
+        &ids,
+        &octets,
+    )
+    .execute(&mut *tx)
+    .await?;
+    Ok(events)
+}

@@ -1,0 +1,312 @@
+//! One session per maildrop, over all replicas: a lease with a fencing token.
+//!
+//! Whoever claims a mailbox gets the next token. Each later write of that pass names the token,
+//! and does nothing once somebody else has claimed the mailbox.
+
+use std::time::Duration;
+
+use sqlx::{PgConnection, postgres::types::PgInterval};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{
+    Error, Store,
+    events::{self, Facts, NewEvent},
+};
+
+/// A mailbox that this worker may sync until the lease ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The mailbox.
+    pub mailbox_id: Uuid,
+    /// The fencing token.
+    pub token: i64,
+    /// The id of the pass.
+    pub sync_id: Uuid,
+}
+
+/// A claimed mailbox, with what its earlier passes left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The right to sync it.
+    pub lease: Lease,
+    /// Failed passes in a row.
+    pub failures: u32,
+    /// Refused logins in a row.
+    pub auth_failures: u32,
+    /// What is listed from now on is no backlog.
+    pub backlog_done: bool,
+}
+
+/// How a pass ended, for the mailbox's state.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// When it began.
+    pub started_at: OffsetDateTime,
+    /// What it did.
+    pub counts: Counts,
+    /// Why it failed, if it did.
+    pub failure: Option<Failure>,
+    /// The server's capabilities, where it got as far as that.
+    pub capabilities: Option<Vec<String>>,
+    /// The listing was complete and all of it dealt with, so that what comes later is no backlog.
+    pub caught_up: bool,
+    /// When the next pass is due; `None`: only when asked.
+    pub next_in: Option<Duration>,
+}
+
+/// Why a pass failed.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Stable machine word.
+    pub code: &'static str,
+    /// What happened and what to change.
+    pub detail: String,
+    /// The server refused the credentials.
+    pub auth: bool,
+}
+
+/// What a pass did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages in the maildrop.
+    pub listed: i64,
+    /// Messages stored.
+    pub stored: i64,
+    /// Messages left out on purpose.
+    pub skipped: i64,
+    /// Messages that could not be fetched.
+    pub failed: i64,
+    /// Messages found deleted from the server as asked.
+    pub deleted: i64,
+    /// Octets of the messages stored.
+    pub octets: i64,
+}
+
+impl Store {
+    /// Claims up to `limit` mailboxes whose sync is due and that nobody else has.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn claim_due_mailboxes(
+        &self,
+        limit: i64,
+        lease: Duration,
+    ) -> Result<Vec<Claim>, Error> {
+        let fresh_ids: Vec<Uuid> = (0..limit).map(|_| Uuid::now_v7()).collect();
+        let rows = sqlx::query!(
+            r#"WITH due AS (
+                SELECT mailbox_id FROM popbridge.mailbox_states
+                WHERE next_sync_at <= now() AND (lease_until IS NULL OR lease_until <= now())
+                ORDER BY next_sync_at
+                LIMIT $1
+                FOR UPDATE SKIP LOCKED
+            ), numbered AS (
+                SELECT mailbox_id, row_number() OVER () AS n FROM due
+            )
+            UPDATE popbridge.mailbox_states s
+            SET lease_token = lease_token + 1, lease_until = now() + $2,
+                sync_id = COALESCE(s.sync_id, ($3::uuid[])[n])
+            FROM numbered WHERE s.mailbox_id = numbered.mailbox_id
+            RETURNING s.mailbox_id, s.lease_token, s.sync_id AS "sync_id!", s.consecutive_failures,
+                s.consecutive_auth_failures, s.backlog_done_at IS NOT NULL AS "backlog_done!""#,
+            limit,
+            interval(lease),
+            &fresh_ids,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| Claim {
+                lease: Lease {
+                    mailbox_id: row.mailbox_id,
+                    token: row.lease_token,
+                    sync_id: row.sync_id,
+                },
+                failures: row.consecutive_failures.unsigned_abs(),
+                auth_failures: row.consecutive_auth_failures.unsigned_abs(),
+                backlog_done: row.backlog_done,
+            })
+            .collect())
+    }
+
+    /// Keeps a lease for `lease` from now.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`].
+    pub async fn renew_lease(&self, held: &Lease, lease: Duration) -> Result<(), Error> {
+        sqlx::query!(
+            "UPDATE popbridge.mailbox_states SET lease_until = now() + $3
+            WHERE mailbox_id = $1 AND lease_token = $2 RETURNING lease_token",
+            held.mailbox_id,
+            held.token,
+            interval(lease),
+        )
+        .fetch_optional(&self.pool)
+        .await?
+        .ok_or(Error::LeaseLost)?;
+        Ok(())
+    }
+
+    /// Gives a mailbox back without a pass having been made; it is due at once.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`].
+    pub async fn release_lease(&self, held: &Lease) -> Result<(), Error> {
+        sqlx::query!(
+            "UPDATE popbridge.mailbox_states SET lease_until = NULL
+            WHERE mailbox_id = $1 AND lease_token = $2 RETURNING lease_token",
+            held.mailbox_id,
+            held.token,
+        )
+        .fetch_optional(&self.pool)
+        .await?
+        .ok_or(Error::LeaseLost)?;
+        Ok(())
+    }
+
+    /// Ends a pass: the mailbox's state, the next due time, and a row of history unless the pass
+    /// found nothing to do and nobody asked for it.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`].
+    pub async fn finish_pass(&self, held: &Lease, outcome: &Outcome) -> Result<(), Error> {
+        let mut tx = self.pool.begin().await?;
+        let before = lock_lease(&mut tx, held).await?;
+        let Outcome {
+            counts, failure, ..
+        } = outcome;
+        let (code, detail) = failure
+            .as_ref()
+            .map(|f| (f.code, f.detail.as_str()))
+            .unzip();
+        sqlx::query!(
+            "UPDATE popbridge.mailbox_states SET
+                lease_until = NULL, sync_id = NULL, sync_requested_at = NULL,
+                -- Settings that changed meanwhile are tried at once.
+                next_sync_at = (SELECT CASE WHEN paused THEN NULL
+                    WHEN updated_at > $9 THEN now() ELSE now() + $3 END
+                    FROM popbridge.mailboxes WHERE id = $1),
+                last_sync_at = now(),
+                last_success_at = CASE WHEN $4::text IS NULL THEN now() ELSE last_success_at END,
+                last_error_code = $4, last_error_detail = $5,
+                last_error_at = CASE WHEN $4 IS NOT NULL THEN now() END,
+                consecutive_failures = CASE WHEN $4 IS NULL THEN 0 ELSE consecutive_failures + 1 END,
+                consecutive_auth_failures = CASE WHEN $6 THEN consecutive_auth_failures + 1
+                    WHEN $4 IS NULL THEN 0 ELSE consecutive_auth_failures END,
+                capabilities = COALESCE($7, capabilities),
+                backlog_done_at = CASE WHEN $8 THEN COALESCE(backlog_done_at, now())
+                    ELSE backlog_done_at END
+            WHERE mailbox_id = $1 AND lease_token = $2",
+            held.mailbox_id,
+            held.token,
+            outcome.next_in.map(interval),
+            code,
+            detail,
+            failure.as_ref().is_some_and(|f| f.auth),
+            outcome.capabilities.as_deref(),
+            outcome.caught_up,
+            outcome.started_at,
+        )
+        .execute(&mut *tx)
+        .await?;
+        let idle = Counts {
+            listed: 0,
+            ..*counts
+        } == Counts::default();
+        if before.requested || !idle || failure.is_some() {
+            sqlx::query!(
+                "INSERT INTO popbridge.syncs (mailbox_id, id, started_at, finished_at, listed,
+                    stored, skipped, failed, deleted, octets, error_code, error_detail)
+                VALUES ($1, $2, $3, now(), $4, $5, $6, $7, $8, $9, $10, $11)",
+                held.mailbox_id,
+                held.sync_id,
+                outcome.started_at,
+                counts.listed,
+                counts.stored,
+                counts.skipped,
+                counts.failed,
+                counts.deleted,
+                counts.octets,
+                code,
+                detail,
+            )
+            .execute(&mut *tx)
+            .await?;
+            super::syncs::trim(&mut tx, held.mailbox_id).await?;
+        }
+        let event = state_change(
+            held.mailbox_id,
+            before.error_code.as_deref(),
+            failure.as_ref(),
+        );
+        events::append(&mut tx, event.into_iter().collect()).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+/// The event of a mailbox that began to fail, fails in another way, or recovered: once, not with
+/// each pass.
+fn state_change(
+    mailbox_id: Uuid,
+    before: Option<&str>,
+    failure: Option<&Failure>,
+) -> Option<NewEvent> {
+    let (kind, data) = match failure {
+        Some(failure) if before == Some(failure.code) => return None,
+        Some(failure) => {
+            let kind = if failure.auth {
+                "mailbox.auth_failed"
+            } else {
+                "mailbox.error"
+            };
+            (
+                kind,
+                serde_json::json!({ "code": failure.code, "detail": failure.detail }),
+            )
+        }
+        None => ("mailbox.recovered", serde_json::json!({ "code": before? })),
+    };
+    Some(NewEvent {
+        id: Uuid::now_v7(),
+        mailbox_id,
+        kind,
+        message_id: None,
+        data,
+        notify: true,
+        facts: Facts::default(),
+    })
+}
+
+/// What the state said when it was locked.
+pub(super) struct Locked {
+    /// Somebody asked for this pass.
+    requested: bool,
+    /// How the last pass failed.
+    error_code: Option<String>,
+}
+
+/// Locks the mailbox's state for this transaction if the lease is still ours.
+pub(super) async fn lock_lease(tx: &mut PgConnection, held: &Lease) -> Result<Locked, Error> {
+    sqlx::query_as!(
+        Locked,
+        r#"SELECT sync_requested_at IS NOT NULL AS "requested!", last_error_code AS error_code
+        FROM popbridge.mailbox_states WHERE mailbox_id = $1 AND lease_token = $2 FOR UPDATE"#,
+        held.mailbox_id,
+        held.token,
+    )
+    .fetch_optional(tx)
+    .await?
+    .ok_or(Error::LeaseLost)
+}
+
+pub(super) fn interval(duration: Duration) -> PgInterval {
+    let microseconds = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+    PgInterval {
+        months: 0,
+        days: 0,
+        microseconds,
+    }
+}

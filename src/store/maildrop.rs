@@ -1,0 +1,295 @@
+//! What is known of each unique-id of a maildrop, from its first listing to its absence.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{
+    Error, Store,
+    leases::{Lease, lock_lease},
+    mailboxes::DeletePolicy,
+};
+
+/// Where a message is on the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, sqlx::Type, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum RemoteState {
+    /// In the maildrop.
+    Present,
+    /// To be deleted, or deleted but still listed.
+    DeletePending,
+    /// Deleted as asked: a later listing lacked it.
+    Deleted,
+    /// Vanished without our doing.
+    Gone,
+}
+
+/// What is known of one listed unique-id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Never to be fetched again: stored, or left out on purpose.
+    pub settled: bool,
+    /// To be deleted from the server.
+    pub delete: bool,
+}
+
+/// A listed message that is not stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Opaque octets from the unique-id listing.
+    pub unique_id: Vec<u8>,
+    /// From the scan listing.
+    pub octets: i64,
+}
+
+impl Store {
+    /// What is known of those unique-ids of `listed` that were met before. Marks for deletion what
+    /// the mailbox's policy says is due.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`].
+    pub async fn compare_listing(
+        &self,
+        held: &Lease,
+        listed: &[Vec<u8>],
+        policy: DeletePolicy,
+        after_days: Option<i32>,
+    ) -> Result<HashMap<Vec<u8>, Known>, Error> {
+        let mut tx = self.pool.begin().await?;
+        lock_lease(&mut tx, held).await?;
+        mark_due_deletions(&mut tx, held.mailbox_id, policy, after_days).await?;
+        let rows = sqlx::query!(
+            r#"SELECT unique_id, message_id IS NOT NULL OR stored_at IS NOT NULL OR skipped
+                AS "settled!", remote_state = 'delete_pending' AS "delete!"
+            FROM popbridge.maildrop_entries WHERE mailbox_id = $1 AND unique_id = ANY($2)"#,
+            held.mailbox_id,
+            listed,
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| {
+                (
+                    row.unique_id,
+                    Known {
+                        settled: row.settled,
+                        delete: row.delete,
+                    },
+                )
+            })
+            .collect())
+    }
+
+    /// Remembers messages that are left out on purpose.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`].
+    pub async fn skip_messages(&self, held: &Lease, skipped: &[Listed]) -> Result<(), Error> {
+        let mut tx = self.pool.begin().await?;
+        lock_lease(&mut tx, held).await?;
+        let (unique_ids, octets) = columns(skipped);
+        sqlx::query!(
+            "INSERT INTO popbridge.maildrop_entries (mailbox_id, unique_id, octets, skipped)
+            SELECT $1, u, o, true FROM unnest($2::bytea[], $3::bigint[]) AS t(u, o)
+            ON CONFLICT (mailbox_id, unique_id) DO NOTHING",
+            held.mailbox_id,
+            &unique_ids,
+            &octets,
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Counts a failed try for messages that the server would not send.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`].
+    pub async fn record_refused_messages(
+        &self,
+        held: &Lease,
+        refused: &[Listed],
+    ) -> Result<(), Error> {
+        let mut tx = self.pool.begin().await?;
+        lock_lease(&mut tx, held).await?;
+        let (unique_ids, octets) = columns(refused);
+        sqlx::query!(
+            "INSERT INTO popbridge.maildrop_entries AS e (mailbox_id, unique_id, octets, failures)
+            SELECT $1, u, o, 1 FROM unnest($2::bytea[], $3::bigint[]) AS t(u, o)
+            ON CONFLICT (mailbox_id, unique_id) DO UPDATE SET failures = e.failures + 1",
+            held.mailbox_id,
+            &unique_ids,
+            &octets,
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Records that DELE was accepted for these unique-ids. They count as deleted only once a
+    /// listing lacks them: a session that ends badly deletes nothing (RFC 1939, section 6).
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`].
+    pub async fn record_dele_sent(
+        &self,
+        held: &Lease,
+        unique_ids: &[Vec<u8>],
+    ) -> Result<(), Error> {
+        let mut tx = self.pool.begin().await?;
+        lock_lease(&mut tx, held).await?;
+        sqlx::query!(
+            "UPDATE popbridge.maildrop_entries SET dele_sent_at = now()
+            WHERE mailbox_id = $1 AND unique_id = ANY($2)",
+            held.mailbox_id,
+            unique_ids,
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Settles what a complete listing lacks: what was to be deleted is deleted, anything else
+    /// vanished without our doing. Returns how many were deleted as asked.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`].
+    pub async fn record_absent(&self, held: &Lease, listed: &[Vec<u8>]) -> Result<i64, Error> {
+        let mut tx = self.pool.begin().await?;
+        lock_lease(&mut tx, held).await?;
+        let absent = sqlx::query!(
+            r#"UPDATE popbridge.maildrop_entries SET absent_at = now(), remote_state =
+                CASE remote_state WHEN 'delete_pending' THEN 'deleted' ELSE 'gone' END
+            WHERE mailbox_id = $1 AND remote_state IN ('present', 'delete_pending')
+                AND NOT EXISTS (SELECT FROM unnest($2::bytea[]) AS t(u) WHERE u = unique_id)
+            RETURNING remote_state = 'deleted' AS "deleted!""#,
+            held.mailbox_id,
+            listed,
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        let deleted = i64::try_from(absent.iter().filter(|row| row.deleted).count())
+            .expect("a listing has fewer than 2^63 messages");
+        if deleted > 0 {
+            count_pending_deletes(&mut tx, held.mailbox_id, -deleted).await?;
+        }
+        tx.commit().await?;
+        Ok(deleted)
+    }
+
+    /// What happened to a message and when. It outlives the message.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn ledger(&self, mailbox_id: Uuid, message_id: Uuid) -> Result<Ledger, Error> {
+        Ok(sqlx::query_as!(
+            Ledger,
+            r#"SELECT listed_at, stored_at, delete_requested_at, dele_sent_at, absent_at,
+                remote_state AS "remote_state: RemoteState"
+            FROM popbridge.maildrop_entries WHERE mailbox_id = $1 AND message_id = $2"#,
+            mailbox_id,
+            message_id,
+        )
+        .fetch_one(&self.pool)
+        .await?)
+    }
+}
+
+/// What happened to a message and when.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub struct Ledger {
+    /// First seen in a listing.
+    #[serde(with = "time::serde::rfc3339")]
+    pub listed_at: OffsetDateTime,
+    /// Stored.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub stored_at: Option<OffsetDateTime>,
+    /// Its deletion from the server was asked for, by a user or by the mailbox's policy.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub delete_requested_at: Option<OffsetDateTime>,
+    /// The server last accepted DELE.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub dele_sent_at: Option<OffsetDateTime>,
+    /// A later listing lacked it.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub absent_at: Option<OffsetDateTime>,
+    /// Where it is now.
+    pub remote_state: RemoteState,
+}
+
+/// Changes the count of pending deletions that the mailbox shows.
+pub(super) async fn count_pending_deletes(
+    tx: &mut PgConnection,
+    mailbox_id: Uuid,
+    change: i64,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "UPDATE popbridge.mailbox_states SET pending_remote_deletes = pending_remote_deletes + $2
+        WHERE mailbox_id = $1",
+        mailbox_id,
+        change,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn mark_due_deletions(
+    tx: &mut PgConnection,
+    mailbox_id: Uuid,
+    policy: DeletePolicy,
+    after_days: Option<i32>,
+) -> Result<(), Error> {
+    let marked = match policy {
+        DeletePolicy::Never => return Ok(()),
+        DeletePolicy::AfterStore | DeletePolicy::AfterDays => {
+            let days = if policy == DeletePolicy::AfterDays {
+                after_days
+            } else {
+                Some(0)
+            };
+            sqlx::query!(
+                "UPDATE popbridge.maildrop_entries
+                SET remote_state = 'delete_pending', delete_requested_at = now()
+                WHERE mailbox_id = $1 AND remote_state = 'present'
+                    AND stored_at <= now() - make_interval(days => $2::int)",
+                mailbox_id,
+                days,
+            )
+            .execute(&mut *tx)
+            .await?
+        }
+        DeletePolicy::AfterAck => {
+            sqlx::query!(
+                "UPDATE popbridge.maildrop_entries e
+                SET remote_state = 'delete_pending', delete_requested_at = now()
+                FROM popbridge.messages m
+                WHERE e.mailbox_id = $1 AND e.remote_state = 'present'
+                    AND m.mailbox_id = e.mailbox_id AND m.unique_id = e.unique_id
+                    AND m.acked_at IS NOT NULL",
+                mailbox_id,
+            )
+            .execute(&mut *tx)
+            .await?
+        }
+    };
+    let marked = i64::try_from(marked.rows_affected()).expect("fewer than 2^63 rows");
+    count_pending_deletes(tx, mailbox_id, marked).await
+}
+
+fn columns(listed: &[Listed]) -> (Vec<Vec<u8>>, Vec<i64>) {
+    listed
+        .iter()
+        .map(|l| (l.unique_id.clone(), l.octets))
+        .unzip()
+}

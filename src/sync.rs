@@ -1,0 +1,139 @@
+//! The sync engine: when and what to fetch from maildrops.
+//!
+//! A pool of workers claims mailboxes whose sync is due, by lease, and makes a pass over each. A
+//! pass runs one POP3 session after another until the maildrop is caught up with. In a session:
+//! list, compare with the store, fetch what is new while it is parsed and stored, delete what is
+//! due, quit. A session that cannot vouch for all it retrieved ends without QUIT, because some
+//! servers take RETR and QUIT as popped.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::{Semaphore, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::{budget::Budget, pass::Pass};
+use crate::{
+    pop3::Connector,
+    store::{Store, wakeups::Wakeups},
+};
+
+mod budget;
+mod error;
+mod ingest;
+mod pass;
+mod plan;
+mod record;
+mod retry;
+mod session;
+
+/// How long a claimed mailbox stays claimed without a sign of life: the time after which another
+/// replica takes over from one that was killed.
+const LEASE: Duration = Duration::from_secs(45);
+
+/// Mailboxes claimed at once.
+const CLAIM_BATCH: usize = 16;
+
+/// Longest pause between two looks for due mailboxes; wake-ups cut it short.
+const POLL: Duration = Duration::from_secs(1);
+
+/// Pause after Postgres failed.
+const POLL_AFTER_FAILURE: Duration = Duration::from_secs(3);
+
+/// A pool of sync workers.
+#[derive(Debug)]
+pub struct Pool {
+    store: Store,
+    wakeups: Wakeups,
+    connector: Connector,
+    budget: Budget,
+    slots: Arc<Semaphore>,
+}
+
+impl Pool {
+    /// A pool that holds at most `concurrency` sessions and `memory_budget` bytes of messages.
+    pub fn new(
+        store: Store,
+        wakeups: Wakeups,
+        connector: Connector,
+        concurrency: usize,
+        memory_budget: u64,
+    ) -> Self {
+        let slots = Arc::new(Semaphore::new(concurrency));
+        Self {
+            store,
+            wakeups,
+            connector,
+            budget: Budget::new(memory_budget),
+            slots,
+        }
+    }
+
+    /// Works until `stop`; then abandons the passes that run, which loses nothing.
+    pub async fn run(&self, stop: &CancellationToken) {
+        let passes = TaskTracker::new();
+        let mut due = self.wakeups.syncs();
+        stop.run_until_cancelled(async {
+            loop {
+                due.mark_unchanged();
+                match self.claim_and_start(&passes, stop).await {
+                    Ok(0) => {
+                        wait_for_change(&mut due, POLL.mul_f64(rand::random_range(0.5..1.0))).await
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot look for due mailboxes; trying again");
+                        tokio::time::sleep(POLL_AFTER_FAILURE).await;
+                    }
+                }
+            }
+        })
+        .await;
+        passes.close();
+        passes.wait().await;
+    }
+
+    /// Waits for a free slot, then starts as many due passes as there are slots. Returns how many.
+    async fn claim_and_start(
+        &self,
+        passes: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Result<usize, crate::store::Error> {
+        let first = Arc::clone(&self.slots)
+            .acquire_owned()
+            .await
+            .expect("never closed");
+        let free = (self.slots.available_permits() + 1).min(CLAIM_BATCH);
+        let limit = i64::try_from(free).expect("a batch is small");
+        let claims = self.store.claim_due_mailboxes(limit, LEASE).await?;
+        let started = claims.len();
+        let mut slot = Some(first);
+        for claim in claims {
+            // Only this loop takes slots, so those counted as free are still free.
+            let slot = match slot.take() {
+                Some(slot) => slot,
+                None => Arc::clone(&self.slots)
+                    .acquire_owned()
+                    .await
+                    .expect("never closed"),
+            };
+            let pass = Pass {
+                store: self.store.clone(),
+                wakeups: self.wakeups.clone(),
+                connector: self.connector.clone(),
+                budget: self.budget.clone(),
+                claim,
+            };
+            let stop = stop.clone();
+            passes.spawn(async move {
+                pass.run(&stop).await;
+                drop(slot);
+            });
+        }
+        Ok(started)
+    }
+}
+
+async fn wait_for_change(changes: &mut watch::Receiver<()>, at_most: Duration) {
+    // Either outcome means the same: look again.
+    let _ = tokio::time::timeout(at_most, changes.changed()).await;
+}

@@ -1,0 +1,207 @@
+//! From the line to the store: fetching, parsing and storing overlap, joined by short queues.
+//!
+//! ```text
+//! fetch ──Fetched──▶ parse (blocking threads) ──batches──▶ store
+//! ```
+//! Memory is bounded by the budget: each message carries its reservation until it is committed.
+
+use std::{pin::pin, time::Duration};
+
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    budget::{Budget, Reservation},
+    error::Error,
+    plan::Entry,
+    record::{Context, record},
+};
+use crate::{
+    pop3::{Retrieved, Session},
+    store::{
+        Store,
+        ingest::NewMessage,
+        leases::{Counts, Lease},
+        maildrop::Listed,
+        wakeups::Wakeups,
+    },
+};
+
+/// A batch ends with this many messages,
+const BATCH_MESSAGES: usize = 200;
+
+/// or octets,
+const BATCH_OCTETS: usize = 8 << 20;
+
+/// or this long after its first message, so that the first of a large backlog is soon visible.
+const BATCH_DELAY: Duration = Duration::from_millis(200);
+
+/// A message off the line.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    pub(super) entry: Entry,
+    pub(super) octets: Vec<u8>,
+    /// Only its start was kept.
+    pub(super) oversize: bool,
+    pub(super) reservation: Option<Reservation>,
+}
+
+/// What the pipeline works with.
+#[derive(Debug)]
+pub(super) struct Ingest<'a> {
+    pub(super) store: &'a Store,
+    pub(super) wakeups: &'a Wakeups,
+    pub(super) budget: &'a Budget,
+    pub(super) lease: &'a Lease,
+    pub(super) context: Context,
+    pub(super) max_message_octets: u64,
+}
+
+impl Ingest<'_> {
+    /// Fetches and stores `wanted`. When it returns without an error, all of it is committed but
+    /// the messages that the server refused to send, which it returns. When the line fails, what
+    /// was whole by then is committed all the same: each pass gets further than the last.
+    pub(super) async fn run(
+        &self,
+        session: &mut Session,
+        wanted: &[Entry],
+        counts: &mut Counts,
+    ) -> Result<Vec<Listed>, Error> {
+        let (to_parse, fetched) = mpsc::channel(BATCH_MESSAGES);
+        let (to_store, parsed) = mpsc::channel(1);
+        let fetch = self.fetch(session, wanted, to_parse);
+        let mut keep = pin!(async {
+            tokio::try_join!(self.parse(fetched, to_store), self.store(parsed, counts))
+        });
+        tokio::select! {
+            refused = fetch => {
+                keep.await?;
+                refused
+            }
+            kept = &mut keep => Err(kept.err().unwrap_or(Error::Stopped)),
+        }
+    }
+
+    async fn fetch(
+        &self,
+        session: &mut Session,
+        wanted: &[Entry],
+        to_parse: mpsc::Sender<Fetched>,
+    ) -> Result<Vec<Listed>, Error> {
+        let mut refused = Vec::new();
+        let mut entries = wanted.iter();
+        let mut retrieval = session.retrieve(wanted.iter().map(|e| (e.number, e.octets)));
+        while let Some(retrieved) = retrieval.next().await? {
+            let entry = entries
+                .next()
+                .expect("a reply for each message asked for, in order");
+            match retrieved {
+                Retrieved::Refused { reply, .. } => {
+                    tracing::info!(%reply, "the server would not send a message");
+                    refused.push(entry.listed());
+                }
+                Retrieved::Body { .. } => {
+                    let mut reservation = self.budget.reserve(entry.octets).await?;
+                    let mut octets = Vec::with_capacity(usize::try_from(entry.octets).unwrap_or(0));
+                    let mut oversize = false;
+                    while let Some(chunk) = retrieval.chunk().await? {
+                        let length = (octets.len() + chunk.len()) as u64;
+                        if length > self.max_message_octets {
+                            // The listing said less; what came so far is its head.
+                            oversize = true;
+                            break;
+                        }
+                        reservation.grow_to(length)?;
+                        octets.extend_from_slice(chunk);
+                    }
+                    let entry = entry.clone();
+                    let reservation = Some(reservation);
+                    to_parse
+                        .send(Fetched {
+                            entry,
+                            octets,
+                            oversize,
+                            reservation,
+                        })
+                        .await
+                        .map_err(|_| Error::Stopped)?;
+                }
+            }
+        }
+        Ok(refused)
+    }
+
+    async fn parse(
+        &self,
+        mut fetched: mpsc::Receiver<Fetched>,
+        to_store: mpsc::Sender<Batch>,
+    ) -> Result<(), Error> {
+        while let Some(first) = fetched.recv().await {
+            let batch = gather(first, &mut fetched).await;
+            let context = self.context;
+            let parsed = tokio::task::spawn_blocking(move || Batch::parse(batch, context))
+                .await
+                .map_err(|_| Error::Stopped)?;
+            to_store.send(parsed).await.map_err(|_| Error::Stopped)?;
+        }
+        Ok(())
+    }
+
+    async fn store(
+        &self,
+        mut parsed: mpsc::Receiver<Batch>,
+        counts: &mut Counts,
+    ) -> Result<(), Error> {
+        while let Some(Batch {
+            messages,
+            reservations,
+        }) = parsed.recv().await
+        {
+            let (stored, octets) = self.store.store_messages(self.lease, messages).await?;
+            drop(reservations);
+            counts.stored += stored;
+            counts.octets += octets;
+            self.wakeups.wake_events();
+            metrics::counter!("popbridge_messages_stored_total").increment(stored.unsigned_abs());
+            metrics::counter!("popbridge_message_octets_total").increment(octets.unsigned_abs());
+        }
+        Ok(())
+    }
+}
+
+/// Messages that are stored in one transaction.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) messages: Vec<NewMessage>,
+    reservations: Vec<Reservation>,
+}
+
+impl Batch {
+    pub(super) fn parse(fetched: Vec<Fetched>, context: Context) -> Self {
+        let mut batch = Self {
+            messages: Vec::new(),
+            reservations: Vec::new(),
+        };
+        for mut message in fetched {
+            batch.reservations.extend(message.reservation.take());
+            batch.messages.push(record(message, context));
+        }
+        batch
+    }
+}
+
+async fn gather(first: Fetched, fetched: &mut mpsc::Receiver<Fetched>) -> Vec<Fetched> {
+    let deadline = Instant::now() + BATCH_DELAY;
+    let mut octets = first.octets.len();
+    let mut batch = vec![first];
+    while batch.len() < BATCH_MESSAGES && octets < BATCH_OCTETS {
+        let Ok(Some(message)) = timeout_at(deadline, fetched.recv()).await else {
+            break;
+        };
+        octets += message.octets.len();
+        batch.push(message);
+    }
+    batch
+}

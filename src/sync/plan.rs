@@ -1,0 +1,236 @@
+//! What a session is to do: a listing, what is known of it and the mailbox's settings in; what to
+//! fetch and what to leave out comes out. Pure.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::{
+    pop3::MessageNumber,
+    store::{
+        mailboxes::{InitialSync, Settings},
+        maildrop::{Known, Listed},
+    },
+};
+
+/// A listed message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// Valid within the session only.
+    pub(super) number: MessageNumber,
+    pub(super) unique_id: Vec<u8>,
+    pub(super) octets: u64,
+}
+
+impl Entry {
+    pub(super) fn listed(&self) -> Listed {
+        let octets = i64::try_from(self.octets).unwrap_or(i64::MAX);
+        Listed {
+            unique_id: self.unique_id.clone(),
+            octets,
+        }
+    }
+}
+
+/// What to do about the messages that are not settled.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// To be fetched in this session, in this order.
+    pub(super) fetch: Vec<Entry>,
+    /// Too long to be fetched.
+    pub(super) oversize: Vec<Entry>,
+    /// To be left out for good.
+    pub(super) skip: Vec<Entry>,
+    /// Messages are left for a next session.
+    pub(super) more: bool,
+}
+
+/// Plans a session. `first`: nothing of this maildrop was dealt with before.
+pub(super) fn plan(
+    listing: &[Entry],
+    known: &HashMap<Vec<u8>, Known>,
+    settings: &Settings,
+    first: bool,
+) -> Plan {
+    let mut plan = Plan::default();
+    let wanted_from = match settings.initial_sync {
+        InitialSync::LastN(n) if first => listing.len().saturating_sub(n as usize),
+        InitialSync::None if first => listing.len(),
+        _ => 0,
+    };
+    let mut seen = HashSet::with_capacity(listing.len());
+    let (mut fresh, mut failed_before) = (Vec::new(), Vec::new());
+    for (position, entry) in listing.iter().enumerate() {
+        // RFC 1939 lets copies of a message share a unique-id: the first stands for all.
+        if !seen.insert(&entry.unique_id) {
+            continue;
+        }
+        match known.get(&entry.unique_id) {
+            Some(known) if known.settled => {}
+            Some(_) => failed_before.push(entry),
+            None if position < wanted_from => plan.skip.push(entry.clone()),
+            None => fresh.push(entry),
+        }
+    }
+    // What failed before comes last, so that it never keeps the others waiting.
+    fill(&mut plan, fresh.into_iter().chain(failed_before), settings);
+    plan
+}
+
+/// Takes what fits into one session; a first message fits whatever its size.
+fn fill<'a>(plan: &mut Plan, wanted: impl Iterator<Item = &'a Entry>, settings: &Settings) {
+    let max_messages = settings.max_messages_per_session.unsigned_abs() as usize;
+    let max_octets = settings.max_bytes_per_session.unsigned_abs();
+    let mut octets: u64 = 0;
+    for entry in wanted {
+        if entry.octets > settings.max_message_bytes.unsigned_abs() {
+            plan.oversize.push(entry.clone());
+            continue;
+        }
+        let total = octets.saturating_add(entry.octets);
+        if plan.fetch.len() >= max_messages || (total > max_octets && !plan.fetch.is_empty()) {
+            plan.more = true;
+            break;
+        }
+        octets = total;
+        plan.fetch.push(entry.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::mailboxes::{Auth, DeletePolicy, Tls};
+
+    const SETTLED: Known = Known {
+        settled: true,
+        delete: false,
+    };
+    const FAILED: Known = Known {
+        settled: false,
+        delete: false,
+    };
+
+    fn settings(initial_sync: InitialSync) -> Settings {
+        Settings {
+            name: "inbox".to_owned(),
+            external_id: None,
+            host: "pop.example.org".to_owned(),
+            port: 995,
+            tls: Tls::Implicit,
+            tls_ca_pem: None,
+            username: "anna".to_owned(),
+            auth: Auth::Auto,
+            poll_interval_seconds: 60,
+            delete_policy: DeletePolicy::Never,
+            delete_after_days: None,
+            initial_sync,
+            notify_backlog: false,
+            max_message_bytes: 1000,
+            max_messages_per_session: 3,
+            max_bytes_per_session: 1500,
+            paused: false,
+        }
+    }
+
+    fn listing(messages: &[(&str, u64)]) -> Vec<Entry> {
+        let numbered = (1..).zip(messages);
+        numbered
+            .map(|(number, (unique_id, octets))| Entry {
+                number: MessageNumber::new(number).unwrap(),
+                unique_id: unique_id.as_bytes().to_vec(),
+                octets: *octets,
+            })
+            .collect()
+    }
+
+    fn known(messages: &[(&str, Known)]) -> HashMap<Vec<u8>, Known> {
+        messages
+            .iter()
+            .map(|(unique_id, known)| (unique_id.as_bytes().to_vec(), *known))
+            .collect()
+    }
+
+    fn ids(entries: &[Entry]) -> Vec<&str> {
+        entries
+            .iter()
+            .map(|entry| str::from_utf8(&entry.unique_id).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn settled_messages_are_not_fetched_again() {
+        let listing = listing(&[("a", 1), ("b", 1), ("c", 1)]);
+        let plan = plan(
+            &listing,
+            &known(&[("b", SETTLED)]),
+            &settings(InitialSync::All),
+            false,
+        );
+        assert_eq!(ids(&plan.fetch), ["a", "c"]);
+        assert!(!plan.more);
+    }
+
+    #[test]
+    fn failed_messages_come_last_so_that_they_never_block_the_others() {
+        let listing = listing(&[("a", 1), ("b", 1), ("c", 1), ("d", 1)]);
+        let known = known(&[("a", FAILED), ("b", FAILED)]);
+        let plan = plan(&listing, &known, &settings(InitialSync::All), false);
+        assert_eq!(ids(&plan.fetch), ["c", "d", "a"]);
+        assert!(plan.more);
+    }
+
+    #[test]
+    fn session_ends_by_count_or_octets_but_takes_at_least_one() {
+        let by_count = listing(&[("a", 1), ("b", 1), ("c", 1), ("d", 1)]);
+        let by_octets = listing(&[("a", 900), ("b", 900)]);
+        let mut settings = settings(InitialSync::All);
+        for (listing, fetched) in [(&by_count, 3), (&by_octets, 1)] {
+            let plan = plan(listing, &HashMap::new(), &settings, true);
+            assert_eq!((plan.fetch.len(), plan.more), (fetched, true));
+        }
+        settings.max_bytes_per_session = 10;
+        assert_eq!(
+            plan(&by_octets, &HashMap::new(), &settings, true)
+                .fetch
+                .len(),
+            1
+        );
+    }
+
+    #[test]
+    fn oversize_messages_are_set_apart_and_do_not_count() {
+        let listing = listing(&[("a", 1001), ("b", 1), ("c", 1), ("d", 1)]);
+        let plan = plan(&listing, &HashMap::new(), &settings(InitialSync::All), true);
+        assert_eq!(
+            (ids(&plan.oversize), ids(&plan.fetch)),
+            (vec!["a"], vec!["b", "c", "d"])
+        );
+        assert!(!plan.more);
+    }
+
+    #[test]
+    fn first_sync_takes_all_none_or_the_last_of_the_backlog() {
+        let listing = listing(&[("a", 1), ("b", 1), ("c", 1)]);
+        let cases = [
+            (InitialSync::All, vec!["a", "b", "c"], vec![]),
+            (InitialSync::None, vec![], vec!["a", "b", "c"]),
+            (InitialSync::LastN(1), vec!["c"], vec!["a", "b"]),
+        ];
+        for (initial_sync, fetched, skipped) in cases {
+            let first = plan(&listing, &HashMap::new(), &settings(initial_sync), true);
+            assert_eq!((ids(&first.fetch), ids(&first.skip)), (fetched, skipped));
+            let later = plan(&listing, &HashMap::new(), &settings(initial_sync), false);
+            assert_eq!(
+                ids(&later.fetch),
+                ["a", "b", "c"],
+                "what comes later is always fetched"
+            );
+        }
+    }
+
+    #[test]
+    fn repeated_unique_id_is_fetched_once() {
+        let listing = listing(&[("a", 1), ("a", 1), ("b", 1)]);
+        let plan = plan(&listing, &HashMap::new(), &settings(InitialSync::All), true);
+        assert_eq!(ids(&plan.fetch), ["a", "b"]);
+    }
+}

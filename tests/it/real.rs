@@ -1,0 +1,3 @@
+//! Against real POP3 servers.
+
+mod dovecot;
