@@ -10,4 +10,5 @@ mod pop3;
 mod private_postgres;
 mod real;
 mod support;
+mod sync;
 mod webhooks;
