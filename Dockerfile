@@ -21,7 +21,6 @@ RUN touch src/lib.rs src/main.rs && cargo build --release --locked --bin popbrid
 FROM ${RUNTIME_IMAGE}
 LABEL org.opencontainers.image.title="popbridge" \
     org.opencontainers.image.description="POP3 mailboxes as a JSON API and signed webhooks" \
-    org.opencontainers.image.source="https://github.com/popbridge/popbridge" \
     org.opencontainers.image.licenses="MIT OR Apache-2.0"
 
 # The authorities that POP3 servers' and webhooks' certificates are checked against.

@@ -1,7 +1,7 @@
 //! The HTTP API: a file a resource, over the store.
 //!
-//! A request passes [`layers`], then the extractors of its handler: access first ([`access`]),
-//! then path, query and body ([`extract`]). Whatever goes wrong is a [`problem`].
+//! A request passes `layers`, then the extractors of its handler: access first (`access`),
+//! then path, query and body (`extract`). Whatever goes wrong is a `problem`.
 #![expect(unused_qualifications, reason = "the macros of utoipa write them")]
 
 use axum::{Router, http::HeaderValue};

@@ -249,6 +249,15 @@ impl Settings {
             &self.database_url_file,
             &mut mistakes,
         );
+        if url
+            .as_ref()
+            .is_some_and(|url| !is_postgres_url(url.expose_secret()))
+        {
+            mistakes.push(
+                "DATABASE_URL: is no Postgres URL; write postgres://user:password@host/database"
+                    .to_owned(),
+            );
+        }
         let admin_key = self.admin_key(&mut mistakes);
         let master_key = self.master_key(url.is_some(), &mut mistakes);
         if self.memory_budget.0 < MIN_MEMORY_BUDGET {
@@ -357,6 +366,10 @@ impl Settings {
     }
 }
 
+fn is_postgres_url(text: &str) -> bool {
+    text.starts_with("postgres://") || text.starts_with("postgresql://")
+}
+
 /// Scheme, host and maybe port; no path.
 fn is_origin(text: &str) -> bool {
     text.strip_prefix("https://")
@@ -431,6 +444,7 @@ mod tests {
     #[test]
     fn every_mistake_is_told_at_once() {
         let error = resolve(&[
+            "--database-url=mysql://db/popbridge",
             "--master-key=short",
             "--admin-key=short",
             "--memory-budget=1KiB",

@@ -143,12 +143,11 @@ impl Demo {
         let mailbox = self.post("/v1/mailboxes", &mailbox).await?;
         let id = text(&mailbox, "id")?.to_owned();
         self.await_backlog(&id).await?;
-        self.show_how_to_look(&id);
         if once {
-            self.check(&id).await
-        } else {
-            self.deliver_for_ever().await
+            return self.check(&id).await;
         }
+        self.show_how_to_look(&id);
+        self.deliver_for_ever().await
     }
 
     async fn await_backlog(&self, id: &str) -> anyhow::Result<()> {

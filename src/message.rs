@@ -110,7 +110,7 @@ pub struct Header {
     pub value: String,
 }
 
-/// The bodies of a message, with line ends as LF.
+/// The bodies of a message.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Text {
     /// The plain text body, where there is one.

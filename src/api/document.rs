@@ -11,6 +11,7 @@ use utoipa::{
 };
 
 use super::problem;
+use crate::message;
 
 /// Name of the security scheme in the document.
 const API_KEY: &str = "api_key";
@@ -24,7 +25,8 @@ const API_KEY: &str = "api_key";
             and unknown body fields are errors. Lists are pages, newest first: pass `next_cursor` \
             as `cursor` until it is null. Every response has `x-request-id`.",
     ),
-    components(schemas(problem::Document)),
+    // The last two are flattened into messages, where the macros do not see them.
+    components(schemas(problem::Document, message::Summary, message::Body)),
     tags(
         (name = "mailboxes", description = "POP3 mailboxes that are watched."),
         (name = "syncs", description = "Passes over a maildrop."),
@@ -130,25 +132,27 @@ fn common_errors(operation: &Operation) -> Vec<(&'static str, &'static str)> {
 }
 
 /// The schema of a body that refuses unknown fields.
-pub(super) fn closed(mut schema: RefOr<Schema>) -> RefOr<Schema> {
-    if let RefOr::T(Schema::Object(object)) = &mut schema {
-        object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
-    }
-    schema
+pub(super) fn closed(schema: RefOr<Schema>, description: &str) -> RefOr<Schema> {
+    let RefOr::T(Schema::Object(mut object)) = schema else {
+        return schema;
+    };
+    object.description = Some(description.trim().to_owned());
+    object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+    object.into()
 }
 
 /// The same for a merge patch: nothing is required, and what is left out stays as it is.
-pub(super) fn patch(schema: RefOr<Schema>) -> RefOr<Schema> {
-    let mut schema = closed(schema);
+pub(super) fn patch(schema: RefOr<Schema>, description: &str) -> RefOr<Schema> {
+    let mut schema = closed(schema, description);
     if let RefOr::T(Schema::Object(object)) = &mut schema {
         object.required.clear();
         for property in object.properties.values_mut() {
             match property {
+                RefOr::Ref(reference) => reference.default = None,
                 RefOr::T(Schema::Object(object)) => object.default = None,
                 RefOr::T(Schema::Array(array)) => array.default = None,
                 RefOr::T(Schema::OneOf(one_of)) => one_of.default = None,
-                RefOr::T(Schema::AllOf(all_of)) => all_of.default = None,
-                _ => {}
+                RefOr::T(_) => {}
             }
         }
     }
@@ -157,14 +161,15 @@ pub(super) fn patch(schema: RefOr<Schema>) -> RefOr<Schema> {
 
 /// Names the schemas of a type that is read leniently, so that all mistakes can be told at once.
 macro_rules! request_body {
-    ($($(#[$doc:meta])* $name:ident = $schema:ident($body:ty);)*) => {
+    ($(#[doc = $doc:literal] $name:ident = $schema:ident($body:ty);)*) => {
         $(
-            $(#[$doc])*
+            #[doc = $doc]
             pub(super) enum $name {}
 
             impl utoipa::PartialSchema for $name {
                 fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
-                    $crate::api::document::$schema(<$body as utoipa::PartialSchema>::schema())
+                    let schema = <$body as utoipa::PartialSchema>::schema();
+                    $crate::api::document::$schema(schema, $doc)
                 }
             }
 

@@ -1,6 +1,6 @@
 //! Reading requests: every mistake is a problem that says where it is.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, error::Error};
 
 use axum::{
     body::Bytes,
@@ -9,7 +9,7 @@ use axum::{
 };
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::Value;
-use serde_path_to_error::Segment;
+use serde_path_to_error::{Error as Located, Segment};
 
 use super::problem::{Code, Mistake, Problem};
 
@@ -41,9 +41,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
             Err(rejection) => rejection,
         };
         let problem = Problem::new(Code::InvalidQuery, "A query parameter cannot be used.");
-        let located = std::error::Error::source(&rejection).and_then(|source| {
-            source.downcast_ref::<serde_path_to_error::Error<serde::de::value::Error>>()
-        });
+        let first: &dyn Error = &rejection;
+        let located = std::iter::successors(Some(first), |&error| error.source())
+            .find_map(|error| error.downcast_ref::<Located<serde::de::value::Error>>());
         Err(match located {
             Some(error) => problem.at(pointer(error.path()), error.inner().to_string()),
             None => problem.at("", rejection.to_string()),

@@ -178,8 +178,8 @@ async fn read_ledger(
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct DeleteParams {
-    /// What is deleted: the stored copy, the server's, or both.
-    #[param(inline, default = "both")]
+    /// What is deleted: the stored copy, the server's, or both; `both` where nothing is said.
+    #[param(inline)]
     #[serde(default)]
     scope: DeleteScope,
 }

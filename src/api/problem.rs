@@ -1,7 +1,7 @@
 //! Problem details (RFC 9457): the one shape of every error.
 //!
-//! A handler returns a [`Problem`]; it travels in the response's extensions until
-//! [`layers`](super::layers) writes it out with the id of the request.
+//! A handler returns a `Problem`; it travels in the response's extensions until
+//! `layers` writes it out with the id of the request.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -14,8 +14,8 @@ use utoipa::ToSchema;
 
 use crate::store;
 
-/// Where the codes are described; `type` is this with the code behind it.
-const CATALOGUE: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/errors.md#");
+/// `type` is this with the code behind it: a name, not an address (RFC 9457, section 3.1.1).
+const TYPE_PREFIX: &str = "urn:popbridge:problem:";
 
 /// Mistakes shown at most in one problem.
 const MAX_MISTAKES: usize = 100;
@@ -242,7 +242,7 @@ impl Problem {
         let (status, title) = code.facts();
         let word = serde_json::to_value(code).unwrap_or_default();
         Document {
-            kind: format!("{CATALOGUE}{}", word.as_str().unwrap_or_default()),
+            kind: format!("{TYPE_PREFIX}{}", word.as_str().unwrap_or_default()),
             title,
             status: status.as_u16(),
             detail: detail.into_owned(),

@@ -26,8 +26,9 @@ pub enum MessageState {
     Oversize,
 }
 
-/// A stored message without its text. `S` is the parsed message as lists show it: what the store
-/// hands on is JSON that it does not look into.
+/// A stored message without its text.
+// `S` is the parsed message as lists show it: what the store hands on is JSON that it does not
+// look into.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct StoredMessage<S = Value> {
     /// UUIDv7.

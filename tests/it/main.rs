@@ -4,6 +4,7 @@
     reason = "a test that cannot go on fails, in helpers too"
 )]
 
+mod api;
 mod architecture;
 mod message;
 mod pop3;

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+pub(crate) mod app;
 pub(crate) mod database;
 pub(crate) mod pop3_peer;
 pub(crate) mod world;

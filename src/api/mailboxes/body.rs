@@ -126,7 +126,9 @@ impl MailboxBody {
         }
         if no_name {
             let name = format!("{}@{}", settings.username, settings.host);
-            settings.name = name.chars().take(rules::MAX_NAME).collect();
+            // What is wrong with the username is told there, not here again.
+            let name = name.chars().filter(|c| !c.is_control());
+            settings.name = name.take(rules::MAX_NAME).collect();
         }
         rules::check(&settings, &mut mistakes);
         mistakes.into_result((settings, password.unwrap_or_default()))

@@ -19,7 +19,7 @@ use super::{
     },
     ReadIds,
 };
-use crate::store::messages::MessageState;
+use crate::{message, store::messages::MessageState};
 
 mod disposition;
 
@@ -118,8 +118,8 @@ pub(super) async fn read_attachment(
     conditions: Conditions,
 ) -> Result<Response, Problem> {
     let id = message_id.resolve(&state, mailbox_id).await?;
-    let message = state.store.message(mailbox_id, id).await?;
-    let attachment = message
+    let stored = state.store.message(mailbox_id, id).await?;
+    let attachment = stored
         .summary
         .pointer(&format!("/attachments/{n}"))
         .and_then(|attachment| Attachment::deserialize(attachment).ok())
@@ -133,7 +133,7 @@ pub(super) async fn read_attachment(
         .attachment_part(mailbox_id, id, n.into())
         .await?;
     // Decoding megabytes takes its time.
-    let octets = tokio::task::spawn_blocking(move || decode(&part))
+    let octets = tokio::task::spawn_blocking(move || message::attachment_octets(&part))
         .await
         .map_err(|_| Problem::internal())?;
     let name = attachment
@@ -145,14 +145,6 @@ pub(super) async fn read_attachment(
         &name,
         &tag,
     ))
-}
-
-fn decode(part: &[u8]) -> Vec<u8> {
-    mail_parser::MessageParser::new()
-        .parse(part)
-        .and_then(|message| message.parts.into_iter().next())
-        .map(|part| part.contents().to_vec())
-        .unwrap_or_default()
 }
 
 fn download(octets: Vec<u8>, content_type: &str, name: &str, tag: &ETag) -> Response {
