@@ -1,7 +1,8 @@
 //! Octets to the message of the API: pure, bounded, and it never fails.
 //!
 //! Whatever a server sent becomes a [`Message`]; what had to be repaired is said in
-//! [`Summary::parse_notes`].
+//! [`Summary::parse_notes`]. mail-parser reads the fields, the encodings and the character sets;
+//! the walk through the parts is in `mime`, which says why.
 
 use std::{ops::Range, panic::catch_unwind};
 
@@ -9,10 +10,31 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
+mod addresses;
 mod attachments;
+mod bodies;
+mod charset;
+mod clean;
+mod date;
 mod flags;
-mod reading;
-mod text;
+mod header;
+mod ids;
+pub mod limits;
+mod media;
+mod mime;
+mod notes;
+#[cfg(test)]
+mod tests;
+mod transfer;
+
+pub use self::attachments::attachment_octets;
+use self::{
+    addresses::addresses,
+    header::Head,
+    limits::{MAX_FIELD_NAME_CHARS, MAX_SUBJECT_CHARS},
+    media::Media,
+    notes::Notes,
+};
 
 /// A parsed message (RFC 5322, MIME). Text is valid UTF-8 without NUL, as PostgreSQL asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -145,22 +167,85 @@ pub enum ParseStatus {
     Failed,
 }
 
-/// Octets to a message. It never fails: what is no message at all comes out with
-/// [`ParseStatus::Failed`] and the octets as its text.
+/// Octets to a message, bounded by [`limits`]. It never fails: what is no message at all comes
+/// out with [`ParseStatus::Failed`] and the octets as its text.
+///
+/// Time is linear in `octets` (times [`limits::MAX_NESTING`] at worst), memory a small multiple.
+/// It is work for the CPU: on a runtime, call it on a blocking thread.
 pub fn parse(octets: &[u8]) -> Message {
-    // mail-parser is fuzzed, but it is not ours, and what it reads comes from strangers.
-    catch_unwind(|| reading::read(octets)).unwrap_or_else(|_| {
-        let mut message = reading::unreadable(octets);
-        message
-            .summary
-            .parse_notes
-            .push("The parser failed on this message.".to_owned());
-        message
+    // No input is known that panics; if one is found, its mail must still be stored.
+    catch_unwind(|| parse_parts(octets)).unwrap_or_else(|_| Message {
+        summary: Summary {
+            parse_status: ParseStatus::Failed,
+            parse_notes: vec!["The parser failed on this message.".to_owned()],
+            ..Summary::default()
+        },
+        body: Body::default(),
     })
 }
 
-/// The octets of an attachment, its transfer encoding undone, from the octets of its whole part
-/// ([`Attachment::part`]).
-pub fn attachment_octets(part: &[u8]) -> Vec<u8> {
-    catch_unwind(|| attachments::decode_part(part)).unwrap_or_else(|_| part.to_vec())
+fn parse_parts(octets: &[u8]) -> Message {
+    let notes = &mut Notes::default();
+    let head = Head::split(octets, notes);
+    head.remark(notes);
+    let media = Media::of(&head, false, notes);
+    let headers = headers(&head, notes);
+    let mut summary = summary(&head, notes);
+    summary.flags = flags::flags(&head, &media, &summary.from);
+    let parts = mime::parts(octets, &head, media, notes);
+    let text = bodies::text(octets, &parts, notes);
+    summary.preview = bodies::preview(&text);
+    summary.attachments = attachments::attachments(octets, &parts, notes);
+    if head.fields.is_empty() {
+        notes.add("There is no header: this is not a message.");
+    }
+    summary.parse_notes = std::mem::take(notes).into_vec();
+    summary.parse_status = match summary.parse_notes.as_slice() {
+        _ if head.fields.is_empty() => ParseStatus::Failed,
+        [] => ParseStatus::Ok,
+        _ => ParseStatus::Repaired,
+    };
+    Message {
+        summary,
+        body: Body { headers, text },
+    }
+}
+
+fn headers(head: &Head<'_>, notes: &mut Notes) -> Vec<Header> {
+    let fields = head.fields.iter();
+    fields
+        .map(|field| Header {
+            name: clean::limited(field.name, MAX_FIELD_NAME_CHARS, "name of a field", notes),
+            value: head.field_text(field),
+        })
+        .collect()
+}
+
+/// What the header alone tells.
+fn summary(head: &Head<'_>, notes: &mut Notes) -> Summary {
+    for name in ["date", "from", "subject", "message-id", "content-type"] {
+        if head.all(name).nth(1).is_some() {
+            notes.add(format!("There is more than one {name} field."));
+        }
+    }
+    let subject = head.first("subject").map(|field| head.field_text(field));
+    let from = addresses(head, "from", notes);
+    if from.iter().all(|from| from.address.is_none()) {
+        notes.add("There is no sender.");
+    }
+    Summary {
+        date: date::date(head, notes),
+        subject: subject
+            .map(|subject| clean::limited(&subject, MAX_SUBJECT_CHARS, "subject", notes)),
+        from,
+        to: addresses(head, "to", notes),
+        cc: addresses(head, "cc", notes),
+        bcc: addresses(head, "bcc", notes),
+        reply_to: addresses(head, "reply-to", notes),
+        sender: addresses(head, "sender", notes),
+        message_id: ids::first(head, "message-id", notes),
+        in_reply_to: ids::first(head, "in-reply-to", notes),
+        references: ids::all(head, "references", notes),
+        ..Summary::default()
+    }
 }

@@ -1,102 +1,65 @@
-//! The parts of a message that are not its bodies.
+//! The parts that are no bodies: what they are, and their octets again from the raw message.
 
-use std::{borrow::Cow, fmt::Write};
-
-use mail_parser::{
-    Encoding, Message, MessageParser, MessagePart, MimeHeaders, PartType,
-    decoders::{base64::base64_decode, quoted_printable::quoted_printable_decode},
-};
 use sha2::{Digest, Sha256};
 
-use super::{Attachment, text::bounded};
+use super::header::Head;
+use super::limits::{MAX_ATTACHMENTS, MAX_FILENAME_CHARS, MAX_ID_CHARS};
+use super::media::Media;
+use super::mime::Part;
+use super::notes::Notes;
+use super::{Attachment, bodies, clean};
 
-/// Attachments kept; a message with more says so in its notes.
-const MAX_ATTACHMENTS: usize = 1000;
+/// The octets of an attachment, decoded, from its [`Attachment::part`] of the raw message.
+///
+/// They have the `size` and the `sha256` that [`parse`](super::parse) gave.
+pub fn attachment_octets(part: &[u8]) -> Vec<u8> {
+    // What there is to remark was said when the message was parsed.
+    let notes = &mut Notes::default();
+    let head = Head::split(part, notes);
+    let media = Media::of(&head, false, notes);
+    let body = part.get(head.body_start..).unwrap_or_default();
+    media.encoding.decode(body, notes).into_owned()
+}
 
-/// Octets of a file name, a media type or a content id.
-const MAX_NAME_OCTETS: usize = 1024;
-
-/// The attachments, and what there is to note about them.
-pub(super) fn attachments(message: &Message<'_>, octets: &[u8]) -> (Vec<Attachment>, Vec<String>) {
-    let mut notes = Vec::new();
-    if message.attachments.len() > MAX_ATTACHMENTS {
-        notes.push(format!(
-            "Only the first {MAX_ATTACHMENTS} of {} attachments are listed.",
-            message.attachments.len()
+pub(super) fn attachments(octets: &[u8], parts: &[Part], notes: &mut Notes) -> Vec<Attachment> {
+    let mut files = parts.iter().filter(|part| bodies::role(part).is_none());
+    let attachments = (0..)
+        .zip(files.by_ref().take(MAX_ATTACHMENTS))
+        .map(|(n, part)| attachment(n, octets, part, notes))
+        .collect();
+    if files.next().is_some() {
+        notes.add(format!(
+            "The message has more than {MAX_ATTACHMENTS} attachments."
         ));
     }
-    let attachments = (0..)
-        .zip(message.attachments().take(MAX_ATTACHMENTS))
-        .map(|(n, part)| attachment(n, part, octets))
-        .collect();
-    (attachments, notes)
+    attachments
 }
 
-/// Undoes the transfer encoding of a part that is given with its MIME header.
-pub(super) fn decode_part(part: &[u8]) -> Vec<u8> {
-    match MessageParser::new().parse(part) {
-        Some(message) => decoded(message.root_part(), part).into_owned(),
-        None => part.to_vec(),
-    }
-}
-
-fn attachment(n: u32, part: &MessagePart<'_>, octets: &[u8]) -> Attachment {
-    let start = part.offset_header as usize;
-    let range = start..(part.offset_end as usize).clamp(start, octets.len().max(start));
-    // As it will be served: from the part alone.
-    let content = decode_part(octets.get(range.clone()).unwrap_or_default());
+fn attachment(n: u32, octets: &[u8], part: &Part, notes: &mut Notes) -> Attachment {
+    let media = &part.media;
+    let body = octets.get(part.body.clone()).unwrap_or_default();
+    let decoded = media.encoding.decode(body, notes);
+    let content_id = media.content_id.as_deref().map(|id| {
+        let id = id.trim().trim_start_matches('<').trim_end_matches('>');
+        clean::limited(id, MAX_ID_CHARS, "content id", notes)
+    });
+    let content_id = content_id.filter(|id| !id.is_empty());
+    let filename = media
+        .filename()
+        .map(|name| clean::limited(name, MAX_FILENAME_CHARS, "name of an attachment", notes));
+    let is_referred_to = part.place.is_related && content_id.is_some() && !media.is_attachment();
     Attachment {
         n,
-        filename: part.attachment_name().map(name),
-        content_type: content_type(part),
-        size: content.len() as u64,
-        sha256: hex(&Sha256::digest(&content)),
-        content_id: part.content_id().map(name),
-        inline: part.content_disposition().map_or_else(
-            || part.content_id().is_some(),
-            |disposition| disposition.is_inline(),
-        ),
-        part: range,
+        filename,
+        content_type: media.name(),
+        size: decoded.len() as u64,
+        sha256: hex(&Sha256::digest(&decoded)),
+        content_id,
+        inline: media.is_inline() || is_referred_to,
+        part: part.range.clone(),
     }
-}
-
-fn decoded<'a>(part: &MessagePart<'_>, octets: &'a [u8]) -> Cow<'a, [u8]> {
-    let body = part.offset_body as usize..part.offset_end as usize;
-    let body = octets.get(body).unwrap_or_default();
-    let decoded = match part.encoding {
-        Encoding::None => None,
-        Encoding::Base64 => base64_decode(body),
-        Encoding::QuotedPrintable => quoted_printable_decode(body),
-    };
-    // What does not decode is given as it is.
-    decoded.map_or(Cow::Borrowed(body), Cow::Owned)
-}
-
-fn content_type(part: &MessagePart<'_>) -> String {
-    let declared = part.content_type().and_then(|content_type| {
-        let subtype = content_type.subtype()?;
-        Some(format!("{}/{subtype}", content_type.ctype()).to_ascii_lowercase())
-    });
-    let by_kind = || match part.body {
-        PartType::Message(_) => "message/rfc822",
-        PartType::Text(_) => "text/plain",
-        PartType::Html(_) => "text/html",
-        _ => "application/octet-stream",
-    };
-    declared.map_or_else(|| by_kind().to_owned(), |declared| name(&declared))
-}
-
-fn name(text: &str) -> String {
-    bounded(text, MAX_NAME_OCTETS).0
 }
 
 fn hex(octets: &[u8]) -> String {
-    octets.iter().fold(
-        String::with_capacity(octets.len() * 2),
-        |mut text, octet| {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{octet:02x}");
-            text
-        },
-    )
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }

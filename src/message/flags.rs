@@ -1,82 +1,70 @@
-//! What kind of mail a message is, by its headers.
+//! What kind of mail a message is, by its fields.
 
-use mail_parser::{HeaderName, Message, MimeHeaders};
+use super::header::Head;
+use super::media::Media;
+use super::{Address, Flags};
 
-use super::Flags;
-
-/// Fields of mailing lists (RFC 2369, RFC 2919).
-const LIST_FIELDS: &[HeaderName<'_>] = &[
-    HeaderName::ListId,
-    HeaderName::ListPost,
-    HeaderName::ListUnsubscribe,
-    HeaderName::ListSubscribe,
-    HeaderName::ListHelp,
+/// Fields that only automatic answers carry, seen before RFC 3834 was followed.
+const AUTO_REPLY_FIELDS: [&str; 5] = [
+    "x-autoreply",
+    "x-autorespond",
+    "x-autoresponder",
+    "x-auto-reply-from",
+    "x-mail-autoreply",
 ];
+/// RFC 2919 and RFC 2369.
+const LIST_FIELDS: [&str; 3] = ["list-id", "list-post", "list-unsubscribe"];
 
-/// Fields that older auto-responders set instead of `Auto-Submitted`.
-const AUTO_REPLY_FIELDS: &[&str] = &["X-Autoreply", "X-Autorespond"];
-
-pub(super) fn flags(message: &Message<'_>) -> Flags {
-    let bounce = is_bounce(message);
+pub(super) fn flags(head: &Head<'_>, media: &Media, from: &[Address]) -> Flags {
+    let precedence = word(&head.text("precedence"));
+    let is_auto_reply = is_automatic(head)
+        || precedence == "auto_reply"
+        || AUTO_REPLY_FIELDS.iter().any(|name| is_set(head, name));
+    let is_bounce = is_delivery_report(media)
+        || head.first("x-failed-recipients").is_some()
+        || has_null_return_path(head) && is_from_mail_system(from);
     Flags {
-        auto_reply: !bounce && is_auto_reply(message),
-        bounce,
-        list: is_list(message),
+        // A bounce is automatic too; it has its own flag.
+        auto_reply: is_auto_reply && !is_bounce,
+        bounce: is_bounce,
+        list: precedence == "list" || LIST_FIELDS.iter().any(|name| head.first(name).is_some()),
     }
 }
 
-fn is_auto_reply(message: &Message<'_>) -> bool {
-    let submitted = word(message, "Auto-Submitted");
-    let replied = submitted
-        .as_deref()
-        .is_some_and(|value| value.starts_with("auto-replied"));
-    replied
-        || word(message, "Precedence").as_deref() == Some("auto_reply")
-        || AUTO_REPLY_FIELDS
-            .iter()
-            .any(|field| word(message, field).is_some())
+/// RFC 3834 §5: every keyword but "no".
+fn is_automatic(head: &Head<'_>) -> bool {
+    !matches!(word(&head.text("auto-submitted")).as_str(), "" | "no")
 }
 
-/// RFC 3464 says `multipart/report`; before, and still, an empty return path from the mail system.
-fn is_bounce(message: &Message<'_>) -> bool {
-    let report = message.content_type().is_some_and(|content_type| {
-        content_type.ctype().eq_ignore_ascii_case("multipart")
-            && content_type
-                .subtype()
-                .is_some_and(|s| s.eq_ignore_ascii_case("report"))
-            && content_type
-                .attribute("report-type")
-                .is_some_and(|kind| kind.eq_ignore_ascii_case("delivery-status"))
-    });
-    report || (word(message, "Return-Path").as_deref() == Some("<>") && from_mail_system(message))
+fn is_set(head: &Head<'_>, name: &str) -> bool {
+    head.first(name).is_some() && !matches!(word(&head.text(name)).as_str(), "no" | "false")
 }
 
-fn from_mail_system(message: &Message<'_>) -> bool {
-    let author = message
-        .from()
-        .and_then(|from| from.first())
-        .and_then(|addr| addr.address());
-    author.is_some_and(|address| {
-        let local = address
-            .split('@')
-            .next()
-            .unwrap_or_default()
-            .to_ascii_lowercase();
-        local == "mailer-daemon" || local == "postmaster"
-    })
+/// RFC 3464 §2, RFC 6522.
+fn is_delivery_report(media: &Media) -> bool {
+    media.is("multipart", "report")
+        && media
+            .parameter("report-type")
+            .is_some_and(|kind| kind.eq_ignore_ascii_case("delivery-status"))
 }
 
-fn is_list(message: &Message<'_>) -> bool {
-    let named = LIST_FIELDS
-        .iter()
-        .any(|field| message.header(field.clone()).is_some());
-    named || word(message, "Precedence").as_deref() == Some("list")
+fn has_null_return_path(head: &Head<'_>) -> bool {
+    head.first("return-path").is_some() && matches!(head.text("return-path").as_str(), "" | "<>")
 }
 
-/// A field's raw value in lower case, without the white space around it.
-fn word(message: &Message<'_>, field: &str) -> Option<String> {
-    let (_, value) = message
-        .headers_raw()
-        .find(|(name, _)| name.trim().eq_ignore_ascii_case(field))?;
-    Some(value.trim().to_ascii_lowercase())
+fn is_from_mail_system(from: &[Address]) -> bool {
+    from.iter()
+        .filter_map(|address| address.address.as_deref())
+        .filter_map(|address| address.split('@').next())
+        .any(|local| {
+            local.eq_ignore_ascii_case("mailer-daemon") || local.eq_ignore_ascii_case("postmaster")
+        })
+}
+
+/// The first word of a value, lower case.
+fn word(value: &str) -> String {
+    let word = value.split(|c: char| c == ';' || c == '(' || c.is_whitespace());
+    word.map(str::to_ascii_lowercase)
+        .find(|word| !word.is_empty())
+        .unwrap_or_default()
 }

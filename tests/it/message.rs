@@ -84,7 +84,7 @@ const EXPECTED: &[(&str, ParseStatus, Option<&str>, usize)] = &[
         "no-boundary",
         ParseStatus::Repaired,
         Some("Parts without a boundary"),
-        1,
+        0,
     ),
     ("no-headers", ParseStatus::Failed, None, 0),
     ("empty-body", ParseStatus::Ok, Some("Call me back"), 0),
