@@ -72,16 +72,24 @@ impl Pool {
     pub async fn run(&self, stop: &CancellationToken) {
         let passes = TaskTracker::new();
         let mut due = self.wakeups.syncs();
+        let mut away = false;
         stop.run_until_cancelled(async {
             loop {
                 due.mark_unchanged();
                 match self.claim_and_start(&passes, stop).await {
-                    Ok(0) => {
-                        wait_for_change(&mut due, POLL.mul_f64(rand::random_range(0.5..1.0))).await
+                    Ok(started) => {
+                        if std::mem::take(&mut away) {
+                            tracing::info!("syncs go on");
+                        }
+                        if started == 0 {
+                            let pause = POLL.mul_f64(rand::random_range(0.5..1.0));
+                            wait_for_change(&mut due, pause).await;
+                        }
                     }
-                    Ok(_) => {}
                     Err(error) => {
-                        tracing::warn!(%error, "cannot look for due mailboxes; trying again");
+                        if !std::mem::replace(&mut away, true) {
+                            tracing::warn!(%error, "no syncs until Postgres is back");
+                        }
                         tokio::time::sleep(POLL_AFTER_FAILURE).await;
                     }
                 }

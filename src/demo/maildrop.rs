@@ -1,5 +1,7 @@
 //! The mail of the demo: what real maildrops hold, the damaged included.
 
+use time::{OffsetDateTime, format_description::well_known::Rfc2822};
+
 /// Embeds the messages, each with its name.
 macro_rules! messages {
     ($($name:literal),* $(,)?) => {
@@ -43,11 +45,13 @@ pub const MESSAGES: &[(&str, &[u8])] = messages![
 
 /// What comes in while the demo runs.
 pub fn new_message(number: u64) -> String {
+    let now = OffsetDateTime::now_utc();
+    let date = now.format(&Rfc2822).expect("the year has four digits");
     format!(
         "From: Web shop <shop@example.net>\n\
         To: Orders <orders@example.org>\n\
         Subject: Order {number}\n\
-        Date: Mon, 23 Nov 2026 12:00:00 +0000\n\
+        Date: {date}\n\
         Message-ID: <order-{number}@shop.example.net>\n\
         \n\
         One more order, number {number}.\n"
