@@ -68,7 +68,8 @@ impl Wakeups {
                 .run_until_cancelled(self.relay_while_connected(store))
                 .await;
             if let Some(Err(error)) = relayed {
-                tracing::warn!(%error, "wake-ups from other replicas stopped; trying again");
+                // A hint lost, no more: whoever polls tells of the outage.
+                tracing::debug!(%error, "no wake-ups from other replicas for now");
                 stop.run_until_cancelled(tokio::time::sleep(RECONNECT))
                     .await;
             }
