@@ -201,6 +201,10 @@ impl App {
         if config.migrate {
             store.migrate().await?;
         }
+        if self.database.private.is_some() {
+            // The data directory's lock says so: nobody else works with this database.
+            store.release_all_leases().await?;
+        }
         let wakeups = Wakeups::default();
         let egress = Egress::new(config.egress_allow);
         let state = ApiState::new(

@@ -166,6 +166,20 @@ impl Store {
         Ok(())
     }
 
+    /// Ends every lease. Only for a process that knows it is alone with this database: then each of
+    /// them is a dead worker's, and nobody need wait for their end.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn release_all_leases(&self) -> Result<(), Error> {
+        sqlx::query!(
+            "UPDATE popbridge.mailbox_states SET lease_until = NULL WHERE lease_until IS NOT NULL",
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
     /// Ends a pass: the mailbox's state, the next due time, and a row of history unless the pass
     /// found nothing to do and nobody asked for it.
     ///

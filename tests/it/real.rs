@@ -1,3 +1,4 @@
 //! Against real POP3 servers.
 
 mod dovecot;
+mod killed;
