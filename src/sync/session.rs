@@ -73,7 +73,14 @@ impl Sessions<'_> {
         // An incomplete listing proves nothing about what it lacks, nor which copy is which.
         if listing.complete {
             counts.deleted += self.store.record_absent(self.lease, &unique_ids).await?;
-            self.delete_due(&mut session, &entries, &unique_ids).await?;
+            // What was stored just now may be due for deletion too.
+            let idle = plan.fetch.is_empty() && plan.oversize.is_empty();
+            let known = if idle {
+                known
+            } else {
+                self.compare(&unique_ids).await?
+            };
+            self.delete_due(&mut session, &entries, &known).await?;
         }
         // All that was retrieved is committed, so QUIT may take it as popped. Should its reply get
         // lost, the next listing shows whether the deletions took effect.
@@ -162,14 +169,13 @@ impl Sessions<'_> {
         Ok(())
     }
 
-    /// Sends DELE for what is to be deleted, what this session stored included.
+    /// Sends DELE for what is to be deleted.
     async fn delete_due(
         &self,
         session: &mut pop3::Session,
         entries: &[Entry],
-        unique_ids: &[Vec<u8>],
+        known: &HashMap<Vec<u8>, Known>,
     ) -> Result<(), Error> {
-        let known = self.compare(unique_ids).await?;
         let due: Vec<&Entry> = entries
             .iter()
             .filter(|entry| {
