@@ -396,12 +396,18 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn delete_mailbox(&self, id: Uuid) -> Result<(), Error> {
+        let mut tx = self.pool.begin().await?;
+        // In the order of an ingest, which would deadlock with this: the state first.
         sqlx::query!(
-            "DELETE FROM popbridge.mailboxes WHERE id = $1 RETURNING id",
-            id
+            "SELECT mailbox_id FROM popbridge.mailbox_states WHERE mailbox_id = $1 FOR UPDATE",
+            id,
         )
-        .fetch_one(&self.pool)
+        .fetch_one(&mut *tx)
         .await?;
+        sqlx::query!("DELETE FROM popbridge.mailboxes WHERE id = $1", id)
+            .execute(&mut *tx)
+            .await?;
+        tx.commit().await?;
         Ok(())
     }
 

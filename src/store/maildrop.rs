@@ -65,22 +65,34 @@ impl Store {
         mark_due_deletions(&mut tx, held.mailbox_id, policy, after_days).await?;
         let rows = sqlx::query!(
             r#"SELECT unique_id, message_id IS NOT NULL OR stored_at IS NOT NULL OR skipped
-                AS "settled!", remote_state = 'delete_pending' AS "delete!"
+                AS "settled!", remote_state AS "remote_state: RemoteState"
             FROM popbridge.maildrop_entries WHERE mailbox_id = $1 AND unique_id = ANY($2)"#,
             held.mailbox_id,
             listed,
         )
         .fetch_all(&mut *tx)
         .await?;
+        if rows.iter().any(|row| row.remote_state == RemoteState::Gone) {
+            // Some servers list only a part of the maildrop at a time.
+            sqlx::query!(
+                "UPDATE popbridge.maildrop_entries SET remote_state = 'present', absent_at = NULL
+                WHERE mailbox_id = $1 AND remote_state = 'gone' AND unique_id = ANY($2)",
+                held.mailbox_id,
+                listed,
+            )
+            .execute(&mut *tx)
+            .await?;
+        }
         tx.commit().await?;
         Ok(rows
             .into_iter()
             .map(|row| {
+                let delete = row.remote_state == RemoteState::DeletePending;
                 (
                     row.unique_id,
                     Known {
                         settled: row.settled,
-                        delete: row.delete,
+                        delete,
                     },
                 )
             })

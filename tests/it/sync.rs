@@ -13,6 +13,7 @@ use popbridge::{
     },
     sync::Pool,
 };
+use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -434,4 +435,96 @@ async fn stopped_worker_gives_its_mailbox_back_at_once() {
     running.await.unwrap();
     let claims = store.claim_due_mailboxes(1, LEASE).await.unwrap();
     assert_eq!(claims.len(), 1, "no need to wait for the lease to end");
+}
+
+#[tokio::test]
+async fn message_that_is_listed_again_is_present_again() {
+    let (_database, store, mailbox) = idle_mailbox().await;
+    let lease = store.claim_due_mailboxes(1, LEASE).await.unwrap()[0].lease;
+    let listed = [b"uid-1".to_vec(), b"uid-2".to_vec()];
+    store
+        .store_messages(&lease, vec![message(mailbox, "uid-1")])
+        .await
+        .unwrap();
+    let compare = || store.compare_listing(&lease, &listed, DeletePolicy::Never, None);
+    let remote_state = async || {
+        let messages = store.messages(mailbox, None, 10).await.unwrap();
+        messages[0].remote_state
+    };
+
+    store.record_absent(&lease, &[]).await.unwrap();
+    assert_eq!(remote_state().await, store::maildrop::RemoteState::Gone);
+    let known = compare().await.unwrap();
+    assert!(known[&listed[0]].settled, "and is not fetched again");
+    assert_eq!(remote_state().await, store::maildrop::RemoteState::Present);
+}
+
+#[tokio::test]
+async fn mailbox_can_be_deleted_while_a_pass_stores_into_it() {
+    let (database, store, mailbox) = idle_mailbox().await;
+    let lease = store.claim_due_mailboxes(1, LEASE).await.unwrap()[0].lease;
+    // What an ingest does first and last, held open in between.
+    let mut ingest = PgConnection::connect(&database.url).await.unwrap();
+    let mut ingest = ingest.begin().await.unwrap();
+    sqlx::query("SELECT FROM popbridge.mailbox_states WHERE mailbox_id = $1 FOR UPDATE")
+        .bind(mailbox)
+        .execute(&mut *ingest)
+        .await
+        .unwrap();
+    let deleting = tokio::spawn({
+        let store = store.clone();
+        async move { store.delete_mailbox(mailbox).await }
+    });
+    let mut observer = PgConnection::connect(&database.url).await.unwrap();
+    eventually("the deletion waits for the ingest", async || {
+        let waiting: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock'",
+        )
+        .fetch_one(&mut observer)
+        .await
+        .unwrap();
+        (waiting > 0).then_some(())
+    })
+    .await;
+    sqlx::query(
+        "INSERT INTO popbridge.maildrop_entries (mailbox_id, unique_id, octets)
+        VALUES ($1, 'uid', 1)",
+    )
+    .bind(mailbox)
+    .execute(&mut *ingest)
+    .await
+    .unwrap();
+    ingest.commit().await.unwrap();
+
+    deleting.await.unwrap().unwrap();
+    let late = store
+        .store_messages(&lease, vec![message(mailbox, "late")])
+        .await;
+    assert!(matches!(late, Err(store::Error::LeaseLost)), "{late:?}");
+}
+
+fn message(mailbox: uuid::Uuid, unique_id: &str) -> store::ingest::NewMessage {
+    let id = uuid::Uuid::now_v7();
+    store::ingest::NewMessage {
+        id,
+        unique_id: unique_id.into(),
+        octets: b"Subject: test\r\n\r\n".to_vec(),
+        size: 17,
+        sha256: [0; 32],
+        backlog: false,
+        oversize: false,
+        summary: serde_json::json!({}),
+        body: serde_json::json!({}),
+        parts: serde_json::json!([]),
+        event: store::events::NewEvent {
+            id: uuid::Uuid::now_v7(),
+            mailbox_id: mailbox,
+            kind: "message.received",
+            message_id: Some(id),
+            data: serde_json::json!({}),
+            notify: true,
+            facts: store::events::Facts::default(),
+        },
+    }
 }
