@@ -8,13 +8,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{budget::Budget, pass::Pass};
 use crate::{
     pop3::Connector,
-    store::{Store, wakeups::Wakeups},
+    store::{self, Store, wakeups::Wakeups},
 };
 
 mod budget;
@@ -76,8 +79,12 @@ impl Pool {
         stop.run_until_cancelled(async {
             loop {
                 due.mark_unchanged();
-                match self.claim_and_start(&passes, stop).await {
-                    Ok(started) => {
+                let slot = Arc::clone(&self.slots)
+                    .acquire_owned()
+                    .await
+                    .expect("never closed");
+                let failure = match timeout(LEASE, self.start_due(slot, &passes, stop)).await {
+                    Ok(Ok(started)) => {
                         if std::mem::take(&mut away) {
                             tracing::info!("syncs go on");
                         }
@@ -85,14 +92,15 @@ impl Pool {
                             let pause = POLL.mul_f64(rand::random_range(0.5..1.0));
                             wait_for_change(&mut due, pause).await;
                         }
+                        continue;
                     }
-                    Err(error) => {
-                        if !std::mem::replace(&mut away, true) {
-                            tracing::warn!(%error, "no syncs until Postgres is back");
-                        }
-                        tokio::time::sleep(POLL_AFTER_FAILURE).await;
-                    }
+                    Ok(Err(error)) => error.to_string(),
+                    Err(_) => "no answer".to_owned(),
+                };
+                if !std::mem::replace(&mut away, true) {
+                    tracing::warn!(failure, "no syncs until Postgres is back");
                 }
+                tokio::time::sleep(POLL_AFTER_FAILURE).await;
             }
         })
         .await;
@@ -100,16 +108,13 @@ impl Pool {
         passes.wait().await;
     }
 
-    /// Waits for a free slot, then starts as many due passes as there are slots. Returns how many.
-    async fn claim_and_start(
+    /// Starts as many due passes as there are slots, `first` among them. Returns how many.
+    async fn start_due(
         &self,
+        first: OwnedSemaphorePermit,
         passes: &TaskTracker,
         stop: &CancellationToken,
-    ) -> Result<usize, crate::store::Error> {
-        let first = Arc::clone(&self.slots)
-            .acquire_owned()
-            .await
-            .expect("never closed");
+    ) -> Result<usize, store::Error> {
         let free = (self.slots.available_permits() + 1).min(CLAIM_BATCH);
         let limit = i64::try_from(free).expect("a batch is small");
         let claims = self.store.claim_due_mailboxes(limit, LEASE).await?;
@@ -143,5 +148,5 @@ impl Pool {
 
 async fn wait_for_change(changes: &mut watch::Receiver<()>, at_most: Duration) {
     // Either outcome means the same: look again.
-    let _ = tokio::time::timeout(at_most, changes.changed()).await;
+    let _ = timeout(at_most, changes.changed()).await;
 }

@@ -9,6 +9,7 @@ use super::{
     Error, Store,
     events::{self, NewEvent},
     leases::{Lease, lock_lease},
+    messages::MessageState,
 };
 
 /// A fetched and parsed message.
@@ -18,16 +19,16 @@ pub struct NewMessage {
     pub id: Uuid,
     /// Its identity within the mailbox: opaque octets from the unique-id listing.
     pub unique_id: Vec<u8>,
-    /// As the server sent it, dot-unstuffed. Empty for an oversize message.
+    /// As the server sent it, dot-unstuffed; a head at most unless `state` is stored.
     pub octets: Vec<u8>,
-    /// Octets as listed; those of `octets` unless the message is oversize.
+    /// Octets of the message: of `octets` where that is all of it, else as listed.
     pub size: i64,
     /// SHA-256 of `octets`.
     pub sha256: [u8; 32],
     /// Was there at the first sync.
     pub backlog: bool,
-    /// Too long to fetch: only its head is known.
-    pub oversize: bool,
+    /// Whether `octets` is all of it. Only then may the server's copy be deleted by a policy.
+    pub state: MessageState,
     /// The parsed message as lists show it.
     pub summary: Value,
     /// Its headers and text.
@@ -53,7 +54,8 @@ impl Store {
         lock_lease(&mut tx, held).await?;
         let fresh = insert_entries(&mut tx, held.mailbox_id, &batch).await?;
         batch.retain(|message| fresh.contains(&message.id));
-        let octets: i64 = batch.iter().map(|message| message.size).sum();
+        let octets: usize = batch.iter().map(|message| message.octets.len()).sum();
+        let octets = i64::try_from(octets).expect("memory is smaller than 2^63");
         let count = i64::try_from(batch.len()).expect("a batch is small");
         let events = insert_messages(&mut tx, held.mailbox_id, batch).await?;
         events::append(&mut tx, events).await?;
@@ -80,18 +82,25 @@ async fn insert_entries(
     let unique_ids: Vec<&[u8]> = batch.iter().map(|m| m.unique_id.as_slice()).collect();
     let ids: Vec<Uuid> = batch.iter().map(|m| m.id).collect();
     let sizes: Vec<i64> = batch.iter().map(|m| m.size).collect();
+    let whole: Vec<bool> = batch
+        .iter()
+        .map(|m| m.state == MessageState::Stored)
+        .collect();
     Ok(sqlx::query_scalar!(
         r#"INSERT INTO popbridge.maildrop_entries AS e
             (mailbox_id, unique_id, message_id, octets, stored_at)
-        SELECT $1, u, i, s, now() FROM unnest($2::bytea[], $3::uuid[], $4::bigint[]) AS t(u, i, s)
+        SELECT $1, u, i, s, CASE WHEN whole THEN now() END
+        FROM unnest($2::bytea[], $3::uuid[], $4::bigint[], $5::boolean[]) AS t(u, i, s, whole)
         ON CONFLICT (mailbox_id, unique_id) DO UPDATE
-            SET message_id = excluded.message_id, octets = excluded.octets, stored_at = now()
-            WHERE e.stored_at IS NULL
+            SET message_id = excluded.message_id, octets = excluded.octets,
+                stored_at = excluded.stored_at
+            WHERE e.message_id IS NULL
         RETURNING message_id AS "message_id!""#,
         mailbox_id,
         &unique_ids as &[&[u8]],
         &ids,
         &sizes,
+        &whole,
     )
     .fetch_all(tx)
     .await?)
@@ -112,11 +121,7 @@ async fn insert_messages(
         sizes.push(message.size);
         digests.push(message.sha256.to_vec());
         backlog.push(message.backlog);
-        states.push(if message.oversize {
-            "oversize"
-        } else {
-            "stored"
-        });
+        states.push(message.state);
         summaries.push(message.summary);
         bodies.push(message.body);
         parts.push(message.parts);
@@ -134,7 +139,7 @@ async fn insert_messages(
         &sizes,
         &digests,
         &backlog,
-        &states as &[&str],
+        &states as &[MessageState],
         &summaries,
         &bodies,
         &parts,

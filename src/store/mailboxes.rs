@@ -2,7 +2,7 @@
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use sqlx::types::Json;
+use sqlx::{PgConnection, types::Json};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -342,6 +342,7 @@ impl Store {
     ) -> Result<Mailbox, Error> {
         let sealed = password.map(|p| self.master_key.seal(id, p.expose_secret().as_bytes()));
         let mut tx = self.pool.begin().await?;
+        lock_state(&mut tx, id).await?;
         sqlx::query!(
             "UPDATE popbridge.mailboxes SET name = $3, external_id = $4, host = $5, port = $6,
                 tls = $7, tls_ca_pem = $8, username = $9, auth = $10,
@@ -397,13 +398,7 @@ impl Store {
     /// [`Error::NotFound`].
     pub async fn delete_mailbox(&self, id: Uuid) -> Result<(), Error> {
         let mut tx = self.pool.begin().await?;
-        // In the order of an ingest, which would deadlock with this: the state first.
-        sqlx::query!(
-            "SELECT mailbox_id FROM popbridge.mailbox_states WHERE mailbox_id = $1 FOR UPDATE",
-            id,
-        )
-        .fetch_one(&mut *tx)
-        .await?;
+        lock_state(&mut tx, id).await?;
         sqlx::query!("DELETE FROM popbridge.mailboxes WHERE id = $1", id)
             .execute(&mut *tx)
             .await?;
@@ -427,4 +422,16 @@ impl Store {
             .map(SecretString::from)
             .map_err(|_| Error::Unsealable)
     }
+}
+
+/// Locks a mailbox's state, as every transaction that changes a mailbox or its rows does first: in
+/// another order they would deadlock with an ingest.
+pub(super) async fn lock_state(tx: &mut PgConnection, id: Uuid) -> Result<(), Error> {
+    sqlx::query!(
+        "SELECT mailbox_id FROM popbridge.mailbox_states WHERE mailbox_id = $1 FOR UPDATE",
+        id,
+    )
+    .fetch_one(tx)
+    .await?;
+    Ok(())
 }

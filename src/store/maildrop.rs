@@ -36,6 +36,8 @@ pub struct Known {
     pub settled: bool,
     /// To be deleted from the server.
     pub delete: bool,
+    /// Passes in which it could not be fetched.
+    pub failures: i32,
 }
 
 /// A listed message that is not stored.
@@ -64,7 +66,7 @@ impl Store {
         lock_lease(&mut tx, held).await?;
         mark_due_deletions(&mut tx, held.mailbox_id, policy, after_days).await?;
         let rows = sqlx::query!(
-            r#"SELECT unique_id, message_id IS NOT NULL OR stored_at IS NOT NULL OR skipped
+            r#"SELECT unique_id, failures, message_id IS NOT NULL OR stored_at IS NOT NULL OR skipped
                 AS "settled!", remote_state AS "remote_state: RemoteState"
             FROM popbridge.maildrop_entries WHERE mailbox_id = $1 AND unique_id = ANY($2)"#,
             held.mailbox_id,
@@ -93,6 +95,7 @@ impl Store {
                     Known {
                         settled: row.settled,
                         delete,
+                        failures: row.failures,
                     },
                 )
             })
@@ -121,18 +124,18 @@ impl Store {
         Ok(())
     }
 
-    /// Counts a failed try for messages that the server would not send.
+    /// Counts a failed try for messages that did not come.
     ///
     /// # Errors
     /// [`Error::LeaseLost`].
-    pub async fn record_refused_messages(
+    pub async fn record_failed_messages(
         &self,
         held: &Lease,
-        refused: &[Listed],
+        failed: &[Listed],
     ) -> Result<(), Error> {
         let mut tx = self.pool.begin().await?;
         lock_lease(&mut tx, held).await?;
-        let (unique_ids, octets) = columns(refused);
+        let (unique_ids, octets) = columns(failed);
         sqlx::query!(
             "INSERT INTO popbridge.maildrop_entries AS e (mailbox_id, unique_id, octets, failures)
             SELECT $1, u, o, 1 FROM unnest($2::bytea[], $3::bigint[]) AS t(u, o)
@@ -288,7 +291,7 @@ async fn mark_due_deletions(
                 FROM popbridge.messages m
                 WHERE e.mailbox_id = $1 AND e.remote_state = 'present'
                     AND m.mailbox_id = e.mailbox_id AND m.unique_id = e.unique_id
-                    AND m.acked_at IS NOT NULL",
+                    AND m.acked_at IS NOT NULL AND e.stored_at IS NOT NULL",
                 mailbox_id,
             )
             .execute(&mut *tx)

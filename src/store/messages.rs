@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::{
     Error, Store,
     events::{self, Facts, NewEvent},
+    mailboxes::lock_state,
     maildrop::{RemoteState, count_pending_deletes},
 };
 
@@ -225,15 +226,12 @@ impl Store {
         scope: DeleteScope,
     ) -> Result<RemoteState, Error> {
         let mut tx = self.pool.begin().await?;
-        // In the order of an ingest: the mailbox's state before anything else.
-        sqlx::query!(
-            "SELECT mailbox_id FROM popbridge.mailbox_states WHERE mailbox_id = $1 FOR UPDATE",
-            mailbox_id,
-        )
-        .fetch_one(&mut *tx)
-        .await?;
-        let size = sqlx::query_scalar!(
-            "SELECT size FROM popbridge.messages WHERE mailbox_id = $1 AND id = $2 FOR UPDATE",
+        lock_state(&mut tx, mailbox_id).await?;
+        let octets = sqlx::query_scalar!(
+            r#"SELECT octet_length(r.octets)::bigint AS "octets!"
+            FROM popbridge.messages m JOIN popbridge.raw_messages r
+                ON r.mailbox_id = m.mailbox_id AND r.message_id = m.id
+            WHERE m.mailbox_id = $1 AND m.id = $2 FOR UPDATE"#,
             mailbox_id,
             id,
         )
@@ -251,7 +249,7 @@ impl Store {
         .fetch_one(&mut *tx)
         .await?;
         if scope != DeleteScope::Remote {
-            remove_copy(&mut tx, mailbox_id, id, size).await?;
+            remove_copy(&mut tx, mailbox_id, id, octets).await?;
         }
         tx.commit().await?;
         Ok(remote_state)
@@ -282,7 +280,7 @@ async fn remove_copy(
     tx: &mut PgConnection,
     mailbox_id: Uuid,
     id: Uuid,
-    size: i64,
+    octets: i64,
 ) -> Result<(), Error> {
     sqlx::query!(
         "DELETE FROM popbridge.messages WHERE mailbox_id = $1 AND id = $2",
@@ -296,7 +294,7 @@ async fn remove_copy(
         SET message_count = message_count - 1, stored_bytes = stored_bytes - $2
         WHERE mailbox_id = $1",
         mailbox_id,
-        size,
+        octets,
     )
     .execute(&mut *tx)
     .await?;

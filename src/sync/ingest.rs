@@ -19,12 +19,13 @@ use super::{
     record::{Context, record},
 };
 use crate::{
-    pop3::{Retrieved, Session},
+    pop3::{Retrieval, Retrieved, Session},
     store::{
         Store,
         ingest::NewMessage,
         leases::{Counts, Lease},
         maildrop::Listed,
+        messages::MessageState,
         wakeups::Wakeups,
     },
 };
@@ -43,8 +44,8 @@ const BATCH_DELAY: Duration = Duration::from_millis(200);
 pub(super) struct Fetched {
     pub(super) entry: Entry,
     pub(super) octets: Vec<u8>,
-    /// Only its start was kept.
-    pub(super) oversize: bool,
+    /// Whether `octets` is all of it.
+    pub(super) state: MessageState,
     pub(super) reservation: Option<Reservation>,
 }
 
@@ -61,24 +62,25 @@ pub(super) struct Ingest<'a> {
 
 impl Ingest<'_> {
     /// Fetches and stores `wanted`. When it returns without an error, all of it is committed but
-    /// the messages that the server refused to send, which it returns. When the line fails, what
-    /// was whole by then is committed all the same: each pass gets further than the last.
+    /// `failed`. When the line fails, what was whole by then is committed all the same, so that
+    /// each pass gets further than the last, and the message that it failed with is in `failed`.
     pub(super) async fn run(
         &self,
         session: &mut Session,
         wanted: &[Entry],
         counts: &mut Counts,
-    ) -> Result<Vec<Listed>, Error> {
+        failed: &mut Vec<Listed>,
+    ) -> Result<(), Error> {
         let (to_parse, fetched) = mpsc::channel(BATCH_MESSAGES);
         let (to_store, parsed) = mpsc::channel(1);
-        let fetch = self.fetch(session, wanted, to_parse);
+        let fetch = self.fetch(session, wanted, to_parse, failed);
         let mut keep = pin!(async {
             tokio::try_join!(self.parse(fetched, to_store), self.store(parsed, counts))
         });
         tokio::select! {
-            refused = fetch => {
+            fetched = fetch => {
                 keep.await?;
-                refused
+                fetched
             }
             kept = &mut keep => Err(kept.err().unwrap_or(Error::Stopped)),
         }
@@ -89,48 +91,57 @@ impl Ingest<'_> {
         session: &mut Session,
         wanted: &[Entry],
         to_parse: mpsc::Sender<Fetched>,
-    ) -> Result<Vec<Listed>, Error> {
-        let mut refused = Vec::new();
-        let mut entries = wanted.iter();
+        failed: &mut Vec<Listed>,
+    ) -> Result<(), Error> {
         let mut retrieval = session.retrieve(wanted.iter().map(|e| (e.number, e.octets)));
-        while let Some(retrieved) = retrieval.next().await? {
-            let entry = entries
-                .next()
-                .expect("a reply for each message asked for, in order");
-            match retrieved {
-                Retrieved::Refused { reply, .. } => {
-                    tracing::info!(%reply, "the server would not send a message");
-                    refused.push(entry.listed());
-                }
-                Retrieved::Body { .. } => {
-                    let mut reservation = self.budget.reserve(entry.octets).await?;
-                    let mut octets = Vec::with_capacity(usize::try_from(entry.octets).unwrap_or(0));
-                    let mut oversize = false;
-                    while let Some(chunk) = retrieval.chunk().await? {
-                        let length = (octets.len() + chunk.len()) as u64;
-                        if length > self.max_message_octets {
-                            // The listing said less; what came so far is its head.
-                            oversize = true;
-                            break;
-                        }
-                        reservation.grow_to(length)?;
-                        octets.extend_from_slice(chunk);
+        // Replies come in the order asked for, so a line that fails does so with this entry.
+        for entry in wanted {
+            match self.fetch_one(&mut retrieval, entry).await {
+                Ok(Some(message)) => to_parse.send(message).await.map_err(|_| Error::Stopped)?,
+                Ok(None) => failed.push(entry.listed()),
+                Err(error) => {
+                    if matches!(error, Error::Pop3(_)) {
+                        failed.push(entry.listed());
                     }
-                    let entry = entry.clone();
-                    let reservation = Some(reservation);
-                    to_parse
-                        .send(Fetched {
-                            entry,
-                            octets,
-                            oversize,
-                            reservation,
-                        })
-                        .await
-                        .map_err(|_| Error::Stopped)?;
+                    return Err(error);
                 }
             }
         }
-        Ok(refused)
+        // Behind the last one the session is in order again.
+        retrieval.next().await?;
+        Ok(())
+    }
+
+    /// The next message; `None` if the server will not send it.
+    async fn fetch_one(
+        &self,
+        retrieval: &mut Retrieval<'_>,
+        entry: &Entry,
+    ) -> Result<Option<Fetched>, Error> {
+        if let Some(Retrieved::Refused { reply, .. }) = retrieval.next().await? {
+            tracing::info!(%reply, "the server would not send a message");
+            return Ok(None);
+        }
+        let mut reservation = self.budget.reserve(entry.octets).await?;
+        let mut octets = Vec::with_capacity(usize::try_from(entry.octets).unwrap_or(0));
+        let mut state = MessageState::Stored;
+        while let Some(chunk) = retrieval.chunk().await? {
+            let length = (octets.len() + chunk.len()) as u64;
+            if length > self.max_message_octets {
+                // The listing said less; what came so far is its head.
+                state = MessageState::Oversize;
+                break;
+            }
+            reservation.grow_to(length)?;
+            octets.extend_from_slice(chunk);
+        }
+        let (entry, reservation) = (entry.clone(), Some(reservation));
+        Ok(Some(Fetched {
+            entry,
+            octets,
+            state,
+            reservation,
+        }))
     }
 
     async fn parse(

@@ -37,6 +37,8 @@ struct Progress {
     counts: Counts,
     capabilities: Option<Vec<String>>,
     caught_up: bool,
+    /// More is left, and the server lets us come back for it without a pause.
+    at_once: bool,
 }
 
 impl Pass {
@@ -48,9 +50,10 @@ impl Pass {
         async {
             let mut progress = Progress::default();
             let started = (OffsetDateTime::now_utc(), Instant::now());
-            let mailbox = match self.store.mailbox(lease.mailbox_id).await {
-                Ok(mailbox) => mailbox,
-                Err(error) => return tracing::warn!(%error, "cannot read the mailbox"),
+            let mailbox = match timeout(LEASE, self.store.mailbox(lease.mailbox_id)).await {
+                Ok(Ok(mailbox)) => mailbox,
+                Ok(Err(error)) => return tracing::warn!(%error, "cannot read the mailbox"),
+                Err(_) => return tracing::warn!("cannot read the mailbox in time"),
             };
             let result = tokio::select! {
                 biased;
@@ -86,7 +89,8 @@ impl Pass {
                 .any(|line| line.starts_with("LOGIN-DELAY"));
             progress.capabilities = Some(end.capabilities);
             progress.caught_up = !end.more;
-            if progress.caught_up || !may_return || progress.counts.stored == before {
+            progress.at_once = end.more && may_return;
+            if !progress.at_once || progress.counts.stored == before {
                 break;
             }
         }
@@ -130,11 +134,12 @@ impl Pass {
             counts,
             capabilities,
             caught_up,
+            at_once,
         } = progress;
         let elapsed = started.elapsed();
         metrics::histogram!("popbridge_sync_seconds").record(elapsed);
         let (failure, next_in) = match &result {
-            Ok(()) => (None, Some(self.after_success(mailbox, caught_up))),
+            Ok(()) => (None, Some(self.after_success(mailbox, at_once))),
             Err(error) => {
                 let auth = matches!(error, Error::Pop3(pop3::Error::AuthFailed(_)));
                 let failures = self.claim.failures + 1;
@@ -178,14 +183,16 @@ impl Pass {
             caught_up,
             next_in,
         };
-        if let Err(error) = self.store.finish_pass(&self.claim.lease, &outcome).await {
-            tracing::warn!(%error, "cannot record the end of the pass; its lease ends by itself");
+        match timeout(LEASE, self.store.finish_pass(&self.claim.lease, &outcome)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "cannot record the end of the pass"),
+            Err(_) => tracing::warn!("cannot record the end of the pass in time"),
         }
         self.wakeups.wake_events();
     }
 
-    fn after_success(&self, mailbox: &Mailbox, caught_up: bool) -> Duration {
-        if !caught_up {
+    fn after_success(&self, mailbox: &Mailbox, at_once: bool) -> Duration {
+        if at_once {
             return Duration::ZERO;
         }
         let seconds = mailbox.settings.poll_interval_seconds.unsigned_abs();

@@ -65,21 +65,34 @@ pub(super) fn plan(
         }
         match known.get(&entry.unique_id) {
             Some(known) if known.settled => {}
-            Some(_) => failed_before.push(entry),
+            Some(known) => failed_before.push((known.failures, entry)),
             None if position < wanted_from => plan.skip.push(entry.clone()),
             None => fresh.push(entry),
         }
     }
-    // What failed before comes last, so that it never keeps the others waiting.
-    fill(&mut plan, fresh.into_iter().chain(failed_before), settings);
+    // What failed before comes last, so that it never keeps the others waiting, and is no reason
+    // for another session: there would be no end of them.
+    fill(&mut plan, fresh, settings);
+    let more = plan.more;
+    failed_before.sort_by_key(|(failures, _)| *failures);
+    fill(
+        &mut plan,
+        failed_before.into_iter().map(|(_, entry)| entry),
+        settings,
+    );
+    plan.more = more;
     plan
 }
 
 /// Takes what fits into one session; a first message fits whatever its size.
-fn fill<'a>(plan: &mut Plan, wanted: impl Iterator<Item = &'a Entry>, settings: &Settings) {
+fn fill<'a>(plan: &mut Plan, wanted: impl IntoIterator<Item = &'a Entry>, settings: &Settings) {
     let max_messages = settings.max_messages_per_session.unsigned_abs() as usize;
     let max_octets = settings.max_bytes_per_session.unsigned_abs();
-    let mut octets: u64 = 0;
+    let mut octets = plan
+        .fetch
+        .iter()
+        .map(|entry| entry.octets)
+        .fold(0, u64::saturating_add);
     for entry in wanted {
         if entry.octets > settings.max_message_bytes.unsigned_abs() {
             plan.oversize.push(entry.clone());
@@ -103,10 +116,12 @@ mod tests {
     const SETTLED: Known = Known {
         settled: true,
         delete: false,
+        failures: 0,
     };
     const FAILED: Known = Known {
         settled: false,
         delete: false,
+        failures: 1,
     };
 
     fn settings(initial_sync: InitialSync) -> Settings {
@@ -170,12 +185,16 @@ mod tests {
     }
 
     #[test]
-    fn failed_messages_come_last_so_that_they_never_block_the_others() {
+    fn failed_messages_come_last_and_are_no_reason_for_another_session() {
         let listing = listing(&[("a", 1), ("b", 1), ("c", 1), ("d", 1)]);
-        let known = known(&[("a", FAILED), ("b", FAILED)]);
+        let twice = Known {
+            failures: 2,
+            ..FAILED
+        };
+        let known = known(&[("a", twice), ("b", FAILED)]);
         let plan = plan(&listing, &known, &settings(InitialSync::All), false);
-        assert_eq!(ids(&plan.fetch), ["c", "d", "a"]);
-        assert!(plan.more);
+        assert_eq!(ids(&plan.fetch), ["c", "d", "b"], "the least failed first");
+        assert!(!plan.more);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::{
     store::{
         events::{Facts, NewEvent},
         ingest::NewMessage,
+        messages::MessageState,
     },
 };
 
@@ -28,11 +29,15 @@ pub(super) fn record(fetched: Fetched, context: Context) -> NewMessage {
     let Fetched {
         entry,
         octets,
-        oversize,
+        state,
         ..
     } = fetched;
     let id = Uuid::now_v7();
     let message = message::parse(&octets);
+    let size = match state {
+        MessageState::Stored => length(&octets),
+        _ => entry.octets.try_into().unwrap_or(i64::MAX),
+    };
     let parts = message
         .summary
         .attachments
@@ -41,16 +46,12 @@ pub(super) fn record(fetched: Fetched, context: Context) -> NewMessage {
     NewMessage {
         id,
         unique_id: entry.unique_id,
-        size: if oversize {
-            entry.octets.try_into().unwrap_or(i64::MAX)
-        } else {
-            length(&octets)
-        },
+        size,
         sha256: Sha256::digest(&octets).into(),
         backlog: context.backlog,
-        oversize,
+        state,
         parts: parts.collect(),
-        event: received(id, &message, length(&octets), context),
+        event: received(id, &message, size, context),
         summary: to_json(&message.summary),
         body: to_json(&message.body),
         octets,

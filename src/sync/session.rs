@@ -16,6 +16,7 @@ use crate::{
         leases::{Counts, Lease},
         mailboxes::{Auth, Mailbox, Settings, Tls},
         maildrop::Known,
+        messages::MessageState,
         wakeups::Wakeups,
     },
 };
@@ -132,14 +133,16 @@ impl Sessions<'_> {
             context,
             max_message_octets: settings.max_message_bytes.unsigned_abs(),
         };
-        let refused = ingest.run(session, &plan.fetch, counts).await?;
-        if !refused.is_empty() {
+        let mut failed = Vec::new();
+        let ingested = ingest.run(session, &plan.fetch, counts, &mut failed).await;
+        if !failed.is_empty() {
+            // Also when the session ended with it: else every pass would end there.
             self.store
-                .record_refused_messages(self.lease, &refused)
+                .record_failed_messages(self.lease, &failed)
                 .await?;
-            counts.failed += count(&refused);
+            counts.failed += count(&failed);
         }
-        Ok(())
+        ingested
     }
 
     /// Keeps the head of messages that are too long.
@@ -155,7 +158,7 @@ impl Sessions<'_> {
             let fetched = Fetched {
                 entry: entry.clone(),
                 octets,
-                oversize: true,
+                state: MessageState::Oversize,
                 reservation: None,
             };
             let batch = Batch::parse(vec![fetched], context);

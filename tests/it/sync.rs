@@ -203,16 +203,18 @@ async fn message_that_the_server_refuses_does_not_block_the_others() {
 }
 
 #[tokio::test]
-async fn oversize_message_keeps_its_head_and_is_fetched_no_more() {
+async fn oversize_message_keeps_its_head_and_stays_on_the_server() {
     let engine = Engine::start().await;
     let large = format!("Subject: large\r\n\r\n{}\r\n", "x".repeat(5000));
     let messages = ["Subject: small\r\n\r\ntext\r\n".to_owned(), large];
     let head = "+OK\r\nSubject: large\r\n\r\n.\r\n";
     let peer = Peer::new(pop3::Tls::Implicit).messages(messages);
     let peer = peer.sends("TOP 2 0", head).start().await;
-    let first = engine
-        .first_pass(&peer, |settings| settings.max_message_bytes = 1024)
-        .await;
+    let change = |settings: &mut Settings| {
+        settings.max_message_bytes = 1024;
+        settings.delete_policy = DeletePolicy::AfterStore;
+    };
+    let first = engine.first_pass(&peer, change).await;
     assert_eq!((first.error(), first.stored), (None, 2));
     let messages = engine
         .store
@@ -224,8 +226,86 @@ async fn oversize_message_keeps_its_head_and_is_fetched_no_more() {
         .find(|m| m.state == store::messages::MessageState::Oversize);
     assert_eq!(oversize.unwrap().summary["subject"], "large");
 
-    engine.next_pass(&first).await;
-    assert_eq!((peer.count("RETR 2"), peer.count("TOP 2 0")), (0, 1));
+    let second = engine.next_pass(&first).await;
+    assert_eq!(
+        (peer.count("RETR 2"), peer.count("TOP 2 0")),
+        (0, 1),
+        "no second fetch"
+    );
+    assert_eq!(
+        (peer.count("DELE 1"), peer.count("DELE 2")),
+        (2, 0),
+        "it is not stored whole"
+    );
+    assert_eq!(second.stored, 2);
+}
+
+#[tokio::test]
+async fn absurd_size_in_a_listing_harms_no_counter() {
+    let engine = Engine::start().await;
+    let listing = format!("+OK\r\n1 {}\r\n2 20\r\n.\r\n", i64::MAX);
+    let head = "+OK\r\nSubject: large\r\n\r\n.\r\n";
+    let peer = Peer::new(pop3::Tls::Implicit)
+        .sends("LIST", listing)
+        .sends("TOP 1 0", head);
+    let peer = peer.start().await;
+    let pass = engine.first_pass(&peer, |_| {}).await;
+    assert_eq!((pass.error(), pass.stored), (None, 2));
+    for message in engine
+        .store
+        .messages(pass.mailbox.id, None, 10)
+        .await
+        .unwrap()
+    {
+        let scope = store::messages::DeleteScope::Local;
+        engine
+            .store
+            .delete_message(pass.mailbox.id, message.id, scope)
+            .await
+            .unwrap();
+    }
+    let mailbox = engine.store.mailbox(pass.mailbox.id).await.unwrap();
+    assert_eq!((mailbox.message_count, mailbox.stored_bytes), (0, 0));
+}
+
+#[tokio::test]
+async fn message_that_ends_the_session_does_not_block_those_behind_it() {
+    let engine = Engine::start().await;
+    let cut = Answer::Close(b"+OK\r\nSubject: half a mess".to_vec());
+    let messages = (1..=3).map(|n| format!("Subject: {n}\r\n\r\ntext\r\n"));
+    let peer = Peer::new(pop3::Tls::Implicit)
+        .messages(messages)
+        .answer("RETR 2", cut);
+    let peer = peer.start().await;
+    let first = engine.first_pass(&peer, |_| {}).await;
+    assert_eq!(
+        (first.error(), first.stored),
+        (Some("connection_closed"), 1)
+    );
+
+    let second = engine.next_pass(&first).await;
+    assert_eq!(
+        second.stored, 2,
+        "the third message came before the second was tried again"
+    );
+}
+
+#[tokio::test]
+async fn refused_messages_are_no_reason_to_come_back_at_once() {
+    let engine = Engine::start().await;
+    let peer = Peer::new(pop3::Tls::Implicit).sends("RETR", "-ERR cannot read it\r\n");
+    let peer = peer.start().await;
+    let one_by_one = |settings: &mut Settings| settings.max_messages_per_session = 1;
+    let mut pass = engine.first_pass(&peer, one_by_one).await;
+    for _ in 0..3 {
+        pass = engine.next_pass(&pass).await;
+    }
+    let next = pass.mailbox.next_sync_at.unwrap();
+    assert!(
+        next > OffsetDateTime::now_utc() + Duration::from_secs(3600),
+        "{next}"
+    );
+    assert!(peer.count("RETR 2") > 0, "each gets its turn");
 }
 
 #[tokio::test]
@@ -513,7 +593,7 @@ fn message(mailbox: uuid::Uuid, unique_id: &str) -> store::ingest::NewMessage {
         size: 17,
         sha256: [0; 32],
         backlog: false,
-        oversize: false,
+        state: store::messages::MessageState::Stored,
         summary: serde_json::json!({}),
         body: serde_json::json!({}),
         parts: serde_json::json!([]),

@@ -110,7 +110,7 @@ impl Outbox {
             size: 18,
             sha256: [0; 32],
             backlog: false,
-            oversize: false,
+            state: popbridge::store::messages::MessageState::Stored,
             summary: json!({ "subject": "Hello", "preview": "Hello" }),
             body: json!({ "headers": [], "text": { "plain": text } }),
             parts: json!([]),

@@ -134,7 +134,10 @@ async fn raw_message_is_the_same_to_the_octet() {
 async fn raw_of_an_oversize_message_is_a_problem() {
     let mailbox = Mailbox::new().await;
     let mut long = message(mailbox.id, "uid-1", b"");
-    (long.size, long.oversize) = (99_999_999, true);
+    (long.size, long.state) = (
+        99_999_999,
+        popbridge::store::messages::MessageState::Oversize,
+    );
     mailbox.store(long).await;
     assert_eq!(mailbox.get("/latest").await.json()["state"], "oversize");
     mailbox

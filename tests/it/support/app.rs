@@ -194,7 +194,7 @@ pub(crate) fn message(mailbox_id: Uuid, unique_id: &str, octets: &[u8]) -> NewMe
         size: octets.len().try_into().unwrap(),
         sha256: Sha256::digest(octets).into(),
         backlog: false,
-        oversize: false,
+        state: popbridge::store::messages::MessageState::Stored,
         summary: json!({ "subject": unique_id, "attachments": [] }),
         body: json!({ "headers": [], "text": { "plain": "hello", "html": null } }),
         parts: json!([]),
