@@ -4,12 +4,19 @@
 //! then path, query and body (`extract`). Whatever goes wrong is a `problem`.
 #![expect(unused_qualifications, reason = "the macros of utoipa write them")]
 
+use std::sync::Arc;
+
 use axum::{Router, http::HeaderValue};
 use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Semaphore;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::store::{Store, wakeups::Wakeups};
+use crate::{
+    check,
+    pop3::Connector,
+    store::{Store, wakeups::Wakeups},
+};
 
 mod access;
 mod document;
@@ -32,15 +39,19 @@ pub struct ApiState {
     wakeups: Wakeups,
     admin_key_hash: Option<[u8; 32]>,
     metrics: PrometheusHandle,
+    connector: Connector,
+    verifications: Arc<Semaphore>,
 }
 
 impl ApiState {
-    /// State over `store`. `admin_key` has every scope; the metrics shown are those of `metrics`.
+    /// State over `store`. `admin_key` has every scope; the metrics shown are those of `metrics`;
+    /// servers are verified by `connector`.
     pub fn new(
         store: Store,
         wakeups: Wakeups,
         admin_key: Option<&SecretString>,
         metrics: PrometheusHandle,
+        connector: &Connector,
     ) -> Self {
         layers::describe_metrics();
         Self {
@@ -48,6 +59,8 @@ impl ApiState {
             wakeups,
             admin_key_hash: admin_key.map(|key| keys::hash(key.expose_secret())),
             metrics,
+            connector: connector.with_deadlines(check::DEADLINES),
+            verifications: Arc::new(Semaphore::new(mailboxes::VERIFICATIONS)),
         }
     }
 }
@@ -84,5 +97,6 @@ fn documented() -> OpenApiRouter<ApiState> {
         .merge(webhooks::routes())
         .merge(operations::routes())
         .layer(layers::deadline());
-    prompt.merge(syncs::waiting_routes().layer(layers::waiting_deadline()))
+    let waiting = syncs::waiting_routes().merge(mailboxes::waiting_routes());
+    prompt.merge(waiting.layer(layers::waiting_deadline()))
 }

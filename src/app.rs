@@ -13,6 +13,7 @@ use crate::{
     config::{Config, Database, Role},
     data_dir::{DataDir, InUse, kept_master_key},
     egress::Egress,
+    oauth::AccessTokens,
     pop3::{Connector, Deadlines},
     postgres::PrivatePostgres,
     store::{self, MasterKey, Store, wakeups::Wakeups},
@@ -207,11 +208,13 @@ impl App {
         }
         let wakeups = Wakeups::default();
         let egress = Egress::new(config.egress_allow);
+        let connector = Connector::new(egress.clone(), Deadlines::default())?;
         let state = ApiState::new(
             store.clone(),
             wakeups.clone(),
             self.database.admin_key.as_ref(),
             metrics,
+            &connector,
         );
         let router = match role {
             Role::All | Role::Api => api::router(state, &config.cors_origins),
@@ -225,11 +228,11 @@ impl App {
             }
         });
         if role != Role::Api {
-            let connector = Connector::new(egress.clone(), Deadlines::default())?;
             let pool = sync::Pool::new(
                 store.clone(),
                 wakeups.clone(),
                 connector,
+                AccessTokens::new(store.clone(), egress.clone())?,
                 config.sync_concurrency,
                 config.memory_budget,
             );

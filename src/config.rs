@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::store::MasterKey;
+use crate::{egress::Egress, store::MasterKey};
 
 /// Flags and environment as given.
 #[derive(Args, Clone, Debug)]
@@ -221,6 +221,13 @@ pub enum Database {
 #[error("{}", .0.join("\n"))]
 pub struct ConfigError(Vec<String>);
 
+impl ConfigError {
+    /// One mistake, with what to do about it.
+    pub fn new(mistake: impl Into<String>) -> Self {
+        Self(vec![mistake.into()])
+    }
+}
+
 /// The smallest budget with which a message of the default limit still gets through.
 const MIN_MEMORY_BUDGET: u64 = 16 << 20;
 
@@ -331,6 +338,20 @@ impl Settings {
                 None
             }
             None => None,
+        }
+    }
+
+    /// What connections may reach beside public addresses, for those who need no more of this.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with a line for each mistake.
+    pub fn egress(&self) -> Result<Egress, ConfigError> {
+        let mut mistakes = Vec::new();
+        let networks = self.egress_allow(&mut mistakes);
+        if mistakes.is_empty() {
+            Ok(Egress::new(networks))
+        } else {
+            Err(ConfigError(mistakes))
         }
     }
 

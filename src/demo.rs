@@ -25,10 +25,11 @@ use crate::{
     telemetry,
 };
 
-pub mod certificates;
 pub mod dovecot;
 pub mod maildrop;
 pub mod receiver;
+
+pub use crate::certificates;
 
 const USERNAME: &str = "demo";
 

@@ -8,6 +8,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+pub mod http;
+mod resolver;
+
 /// The operator's policy: public addresses, and what `allow` adds to them.
 #[derive(Clone, Debug, Default)]
 pub struct Egress {

@@ -5,11 +5,16 @@
 
 pub mod api;
 pub mod app;
+pub mod certificates;
+pub mod chaos;
+pub mod check;
 pub mod config;
+pub mod connection;
 pub mod data_dir;
 pub mod demo;
 pub mod egress;
 pub mod message;
+pub mod oauth;
 pub mod pop3;
 pub mod postgres;
 pub mod store;

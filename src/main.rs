@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use popbridge::{
     api::{self, keys::Scope},
     app::{self, App, OpenDatabase},
+    chaos, check,
     config::{Config, ConfigError, Role, Settings},
     telemetry,
 };
@@ -45,6 +46,8 @@ enum Command {
         #[arg(long)]
         once: bool,
     },
+    /// Diagnose a POP3 server: what it offers, what is odd about it, what to change
+    Check(Box<check::command::Check>),
     /// Bring the database up to date
     Migrate,
     /// Print the OpenAPI document
@@ -52,6 +55,8 @@ enum Command {
     /// Manage API keys
     #[command(subcommand)]
     ApiKey(ApiKeyCommand),
+    /// Run a POP3 server that misbehaves on demand, to test POP3 clients with
+    ChaosServer(Box<chaos::Options>),
     /// Exit with 0 if a popbridge on this machine is ready
     Health,
 }
@@ -103,12 +108,14 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             telemetry::start_logs("warn", settings.logs().1)?;
             popbridge::demo::run(&settings, once, signalled()?).await
         }
+        Command::Check(check) => check.run(&settings.egress()?).await,
         Command::Migrate => {
             start_logs(&settings)?;
             app::migrate(config()?).await
         }
         Command::Openapi => print(&format!("{}\n", api::openapi().to_pretty_json()?)),
         Command::ApiKey(command) => create_api_key(config()?, command).await,
+        Command::ChaosServer(options) => chaos::run(*options, signalled()?).await,
         Command::Health => app::health(settings.listen()).await,
     }
 }

@@ -17,6 +17,8 @@ mod charset;
 mod clean;
 mod date;
 mod flags;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod header;
 mod ids;
 pub mod limits;

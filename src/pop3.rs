@@ -15,21 +15,32 @@ mod capabilities;
 mod codec;
 mod dial;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod head;
+mod identify;
 mod listing;
 mod login;
+mod providers;
+mod quirks;
 mod reply;
 mod retrieval;
 mod server;
 mod session;
 mod tls;
+mod transcript;
 mod wire;
 
 pub use capabilities::{Capabilities, Expire};
 pub use error::{CertificateFault, Error, Phase, Wait};
-pub use listing::{Entry, Fault as ListingFault, Listing, MessageNumber, UniqueId};
+pub use listing::{Entry, Fault as ListingFault, Listing, MessageNumber, UniqueId, UniqueIds};
 pub use login::Connector;
+pub use providers::hint as provider_hint;
 pub use reply::{Refusal, ResponseCode};
 pub use retrieval::{Retrieval, Retrieved};
-pub use server::{Auth, Credentials, Deadlines, Server, Tls};
+pub use server::{BearerMechanism, Credentials, Deadlines, PasswordMechanism, Proof, Server, Tls};
 pub use session::Session;
+pub use tls::{CertificateFacts, KeyPin, KeyPinInvalid, TlsFacts};
+pub use transcript::{
+    Entry as TranscriptEntry, Record as TranscriptRecord, Speaker, Step, Transcript,
+};

@@ -9,6 +9,7 @@ use sqlx::{PgPool, postgres::PgPoolOptions};
 pub use self::sealing::{MasterKey, MasterKeyError};
 
 pub mod api_keys;
+pub mod credentials;
 pub mod deliveries;
 pub mod events;
 pub mod ingest;

@@ -16,6 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{budget::Budget, pass::Pass};
 use crate::{
+    oauth::AccessTokens,
     pop3::Connector,
     store::{self, Store, wakeups::Wakeups},
 };
@@ -23,6 +24,7 @@ use crate::{
 mod budget;
 mod error;
 mod ingest;
+mod login;
 mod pass;
 mod plan;
 mod record;
@@ -48,6 +50,7 @@ pub struct Pool {
     store: Store,
     wakeups: Wakeups,
     connector: Connector,
+    tokens: Arc<AccessTokens>,
     budget: Budget,
     slots: Arc<Semaphore>,
 }
@@ -58,6 +61,7 @@ impl Pool {
         store: Store,
         wakeups: Wakeups,
         connector: Connector,
+        tokens: AccessTokens,
         concurrency: usize,
         memory_budget: u64,
     ) -> Self {
@@ -66,6 +70,7 @@ impl Pool {
             store,
             wakeups,
             connector,
+            tokens: Arc::new(tokens),
             budget: Budget::new(memory_budget),
             slots,
         }
@@ -133,6 +138,7 @@ impl Pool {
                 store: self.store.clone(),
                 wakeups: self.wakeups.clone(),
                 connector: self.connector.clone(),
+                tokens: Arc::clone(&self.tokens),
                 budget: self.budget.clone(),
                 claim,
             };

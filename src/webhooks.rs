@@ -11,10 +11,9 @@ use std::{fmt::Display, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub use self::client::ClientError;
 use self::{attempt::Sender, client::Client, in_flight::InFlight};
 use crate::{
-    egress::Egress,
+    egress::{Egress, http::ClientError},
     store::{self, Store, wakeups::Wakeups},
 };
 
@@ -23,7 +22,6 @@ mod client;
 mod failure;
 mod in_flight;
 mod payload;
-mod resolver;
 mod retry;
 mod signature;
 

@@ -16,12 +16,25 @@ use super::{
     page::{Page, PageParams},
     problem::{Code, Problem},
 };
-use crate::store::{self, mailboxes::Mailbox};
+use crate::{
+    check::{self, Report},
+    connection,
+    pop3::Credentials,
+    store::{self, credentials::Credential, mailboxes::Mailbox},
+};
 
 mod body;
 
 /// Tries of a change that others keep getting ahead of.
 pub(super) const UPDATE_TRIES: usize = 3;
+
+/// Servers verified at once: each of them may take a minute.
+pub(super) const VERIFICATIONS: usize = 8;
+
+/// Routes that may wait up to a minute.
+pub(super) fn waiting_routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new().routes(routes!(verify_mailbox))
+}
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
@@ -31,7 +44,8 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
 
 /// Registers a mailbox.
 ///
-/// Its first sync begins at once. The password is stored encrypted and never comes back.
+/// Its first sync begins at once. What logs in, a password or `oauth2`, is stored encrypted and
+/// never comes back.
 #[utoipa::path(
     post,
     path = "/v1/mailboxes",
@@ -51,17 +65,69 @@ async fn create_mailbox(
     State(state): State<ApiState>,
     Body(body): Body<MailboxBody>,
 ) -> Result<Response, Problem> {
-    if !access.mailbox_ids().is_empty() {
-        return Err(Problem::new(
-            Code::MailboxBoundKey,
-            "This API key is bound to certain mailboxes; making others needs one that is not.",
-        ));
-    }
-    let (settings, password) = body.into_new()?;
-    let mailbox = state.store.create_mailbox(&settings, &password).await?;
+    refuse_bound_key(&access)?;
+    let (settings, credential) = body.into_new()?;
+    let mailbox = state.store.create_mailbox(&settings, &credential).await?;
     state.wakeups.wake_syncs();
     let location = [(header::LOCATION, format!("/v1/mailboxes/{}", mailbox.id))];
     Ok((location, etag::json(StatusCode::CREATED, &mailbox)).into_response())
+}
+
+fn refuse_bound_key(access: &Access<MailboxesWrite>) -> Result<(), Problem> {
+    if access.mailbox_ids().is_empty() {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::MailboxBoundKey,
+        "This API key is bound to certain mailboxes; making others needs one that is not.",
+    ))
+}
+
+/// Tries settings without saving them.
+///
+/// Logs in twice, lists the maildrop and leaves it as it is. Tells each step with its time, what the
+/// server offers, what is odd about it, and, where a step fails, what to change. Takes up to a
+/// minute.
+#[utoipa::path(
+    post,
+    path = "/v1/mailboxes/verify",
+    tag = "mailboxes",
+    request_body = CreateMailbox,
+    responses(
+        (status = 200, description = "What was found; `ok` tells whether it would work.", body = Report),
+        (status = 429, description = "`too_many_verifications`."),
+    ),
+    security(("api_key" = ["mailboxes:write"])),
+)]
+async fn verify_mailbox(
+    access: Access<MailboxesWrite>,
+    State(state): State<ApiState>,
+    Body(body): Body<MailboxBody>,
+) -> Result<axum::Json<Report>, Problem> {
+    refuse_bound_key(&access)?;
+    let (settings, credential) = body.into_new()?;
+    let invalid = |pointer: &str, detail: String| {
+        let problem = Problem::new(Code::ValidationFailed, "The settings cannot be verified.");
+        problem.at(pointer, detail)
+    };
+    let Credential::Password(password) = credential else {
+        // A refresh may use up the refresh token, and the new one would be lost.
+        let detail = "cannot be tried without being saved; register the mailbox and sync it";
+        return Err(invalid("/oauth2", detail.to_owned()));
+    };
+    let mechanism = connection::password_mechanism(settings.auth)
+        .map_err(|error| invalid("/auth", error.to_string()))?;
+    let server = connection::server(&settings, true)
+        .map_err(|error| invalid("/tls_pin_sha256", error.to_string()))?;
+    let credentials = Credentials::with_password(&settings.username, password, mechanism);
+    let Ok(_permit) = state.verifications.try_acquire() else {
+        return Err(Problem::new(
+            Code::TooManyVerifications,
+            "Other servers are being verified. Try again in a moment.",
+        ));
+    };
+    let report = check::check(&state.connector, &server, Some(&credentials)).await;
+    Ok(axum::Json(report))
 }
 
 /// Lists the mailboxes that the key may see, newest first.
@@ -110,8 +176,10 @@ async fn read_mailbox(
 
 /// Changes the settings that the body names (JSON Merge Patch, RFC 7396).
 ///
-/// What the body leaves out stays as it is; null clears what may be null. A sync begins at once
-/// unless the mailbox is paused.
+/// What the body leaves out stays as it is; null clears what may be null. `oauth2` is replaced
+/// whole. What is stored to log in with is sent nowhere else than it was given for: a new `host`, a
+/// change of `tls` to `none`, and there a new `port`, need `password` or `oauth2` again. A sync
+/// begins at once unless the mailbox is paused.
 #[utoipa::path(
     patch,
     path = "/v1/mailboxes/{mailbox_id}",
@@ -136,10 +204,11 @@ async fn update_mailbox(
     for _ in 0..UPDATE_TRIES {
         let current = state.store.mailbox(mailbox_id).await?;
         conditions.guard(&current)?;
-        let (settings, password) = body.clone().into_changed(current.settings)?;
+        let (settings, credential) = body.clone().into_changed(&current)?;
+        let read_at = current.updated_at;
         let updated = state
             .store
-            .update_mailbox(mailbox_id, current.updated_at, &settings, password.as_ref())
+            .update_mailbox(mailbox_id, read_at, &settings, credential.as_ref())
             .await;
         match updated {
             // Deleted or changed since it was read: the next reading tells which.

@@ -59,6 +59,8 @@ pub enum Code {
     UnsupportedMediaType,
     /// The body is JSON, but not what this route takes; `errors` says where.
     ValidationFailed,
+    /// As many servers are being verified as may be at once.
+    TooManyVerifications,
     /// A fault of popbridge; the log has the cause under the request id.
     InternalError,
     /// Postgres does not answer.
@@ -90,6 +92,7 @@ impl Code {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported media type")
             }
             Self::ValidationFailed => (StatusCode::UNPROCESSABLE_ENTITY, "Validation failed"),
+            Self::TooManyVerifications => (StatusCode::TOO_MANY_REQUESTS, "Too many verifications"),
             Self::InternalError => (StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
             Self::DatabaseUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "Database unavailable"),
             Self::RequestTimeout => (StatusCode::SERVICE_UNAVAILABLE, "Request timed out"),

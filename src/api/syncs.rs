@@ -8,9 +8,10 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
@@ -22,7 +23,10 @@ use super::{
     page::{Page, PageParams},
     problem::{Code, Problem},
 };
-use crate::store::syncs::{Sync, SyncState};
+use crate::{
+    pop3::TranscriptRecord,
+    store::syncs::{Sync, SyncState},
+};
 
 const MAX_WAIT_SECONDS: u64 = 60;
 
@@ -162,14 +166,27 @@ async fn list_syncs(
     Ok(Json(page))
 }
 
+/// A sync, with what was said in it.
+#[derive(Debug, Serialize, ToSchema)]
+struct SyncWithTranscript {
+    #[serde(flatten)]
+    sync: Sync,
+    /// What popbridge and the POP3 server said; null until the sync has ended.
+    #[schema(value_type = Option<TranscriptRecord>)]
+    transcript: Option<Value>,
+}
+
 /// Reads a sync, whether it waits, runs or has ended.
+///
+/// The transcript has command lines, status lines, sizes and times, and neither credentials nor
+/// messages.
 #[utoipa::path(
     get,
     path = "/v1/mailboxes/{mailbox_id}/syncs/{sync_id}",
     tag = "syncs",
     params(MailboxIds, SyncIds),
     responses(
-        (status = 200, description = "The sync.", body = Sync, headers(
+        (status = 200, description = "The sync.", body = SyncWithTranscript, headers(
             ("etag" = String, description = "Changes with the sync."),
         )),
         (status = 304, description = "It is as `If-None-Match` says."),
@@ -182,5 +199,7 @@ async fn read_sync(
     Ids(SyncIds { sync_id }): Ids<SyncIds>,
     conditions: Conditions,
 ) -> Result<Response, Problem> {
-    Ok(conditions.json(&state.store.sync(mailbox_id, sync_id).await?))
+    let sync = state.store.sync(mailbox_id, sync_id).await?;
+    let transcript = state.store.transcript(mailbox_id, sync_id).await?;
+    Ok(conditions.json(&SyncWithTranscript { sync, transcript }))
 }

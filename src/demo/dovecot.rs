@@ -61,7 +61,8 @@ struct Owner {
 }
 
 impl Dovecot {
-    /// Starts Dovecot below `dir`, which must exist, and waits until it answers.
+    /// Starts Dovecot below `dir`, which must exist, and waits until it answers. Where `dir` has a
+    /// `local.conf`, its settings override.
     ///
     /// # Errors
     /// When Dovecot is not installed or does not come up; the message says what to do.
@@ -288,6 +289,7 @@ fn configuration(
         service stats {{\n  chroot =\n}}\n\
         service pop3-login {{\n  chroot =\n  service_count = 0\n\
           inet_listener pop3 {{\n    port = {pop3}\n  }}\n\
-          inet_listener pop3s {{\n    port = {pop3s}\n    ssl = yes\n  }}\n}}\n"
+          inet_listener pop3s {{\n    port = {pop3s}\n    ssl = yes\n  }}\n}}\n\
+        !include_try {dir}/local.conf\n"
     ))
 }

@@ -19,6 +19,8 @@ pub struct Capabilities {
     pub user: bool,
     /// STLS is there (RFC 2595).
     pub stls: bool,
+    /// UTF8 is there (RFC 6856).
+    pub utf8: bool,
     /// SASL mechanisms in upper case; `None` if it says nothing about SASL.
     pub sasl: Option<Vec<String>>,
     /// How long mail is kept once it was retrieved.
@@ -54,6 +56,7 @@ impl Capabilities {
             "TOP" => self.top = true,
             "USER" => self.user = true,
             "STLS" => self.stls = true,
+            "UTF8" => self.utf8 = true,
             "SASL" => {
                 let mechanisms = argument.into_iter().chain(words);
                 self.sasl = Some(mechanisms.map(str::to_ascii_uppercase).collect());

@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::egress::Egress;
 
-use super::{Error, Server, wire::Clock};
+use super::{Error, Phase, Transcript, wire::Clock};
 
 /// More addresses than this are not tried.
 const MAX_ADDRESSES: usize = 8;
@@ -19,16 +19,20 @@ const MAX_ADDRESSES: usize = 8;
 const STAGGER: Duration = Duration::from_millis(250);
 
 pub(super) async fn dial(
-    server: &Server,
+    host: &str,
+    port: u16,
     egress: &Egress,
     clock: Clock,
+    transcript: &Transcript,
 ) -> Result<TcpStream, Error> {
     let limit = clock.deadlines.connect;
-    let addresses = resolve(server, limit).await?;
-    vet(&server.host, &addresses, egress)?;
+    transcript.enter(Phase::Resolve);
+    let addresses = resolve(host, port, limit).await?;
+    vet(host, &addresses, egress)?;
+    transcript.enter(Phase::Connect);
     let timed_out = || Error::ConnectTimeout {
-        host: server.host.clone(),
-        port: server.port,
+        host: host.to_owned(),
+        port,
         after: limit,
     };
     let connected = timeout_at(clock.ends, race(interleave(addresses), limit)).await;
@@ -36,24 +40,26 @@ pub(super) async fn dial(
         if error.kind() == io::ErrorKind::TimedOut {
             return timed_out();
         }
-        let (host, port) = (server.host.clone(), server.port);
         Error::Connect {
-            host,
+            host: host.to_owned(),
             port,
             reason: error.to_string(),
         }
     })?;
     // Commands are small and their replies are waited for. Without this they merely wait longer.
     let _ = stream.set_nodelay(true);
+    if let Ok(address) = stream.peer_addr() {
+        transcript.connected(address);
+    }
     Ok(stream)
 }
 
-async fn resolve(server: &Server, limit: Duration) -> Result<Vec<SocketAddr>, Error> {
+async fn resolve(host: &str, port: u16, limit: Duration) -> Result<Vec<SocketAddr>, Error> {
     let failed = |reason: String| Error::Dns {
-        host: server.host.clone(),
+        host: host.to_owned(),
         reason,
     };
-    let found = timeout(limit, lookup_host((server.host.as_str(), server.port)))
+    let found = timeout(limit, lookup_host((host, port)))
         .await
         .map_err(|_| failed(format!("no answer within {} s", limit.as_secs_f32())))?
         .map_err(|error| failed(error.to_string()))?;

@@ -4,7 +4,7 @@ use std::{fmt, io, time::Duration};
 
 use crate::egress;
 
-use super::{Refusal, ResponseCode};
+use super::{KeyPin, Refusal, ResponseCode};
 
 /// Why a session could not be opened or went no further.
 ///
@@ -96,6 +96,11 @@ pub enum Error {
         "the server refused the user name or password ({0}); check both, and whether the provider wants an app password or POP3 switched on"
     )]
     AuthFailed(Refusal),
+    /// The access token is not good for this maildrop, or no longer.
+    #[error(
+        "the server refused the access token ({0}); check that the user name is the account that consented, that the scope covers POP3, and that POP3 is switched on; else let the user consent again"
+    )]
+    TokenRefused(String),
     /// The server and we have no way to log in in common.
     #[error("cannot log in: {0}")]
     AuthUnsupported(String),
@@ -127,11 +132,6 @@ pub enum Error {
         /// What it did.
         detail: String,
     },
-    /// The server has no unique-ids, without which messages cannot be told apart.
-    #[error(
-        "the server does not support UIDL ({0}), which popbridge needs to fetch each message once"
-    )]
-    UidlUnsupported(Refusal),
     /// User name or password cannot be sent.
     #[error("the {field} {reason}")]
     CredentialsInvalid {
@@ -156,7 +156,8 @@ impl Error {
             Self::EgressRefused { .. } => "egress_refused",
             Self::Certificate { fault, .. } => match fault {
                 CertificateFault::Expired => "tls_certificate_expired",
-                CertificateFault::Untrusted => "tls_certificate_untrusted",
+                CertificateFault::Untrusted { .. } => "tls_certificate_untrusted",
+                CertificateFault::KeyNotPinned { .. } => "tls_pin_mismatch",
                 CertificateFault::NameMismatch { .. } => "tls_certificate_name_mismatch",
                 CertificateFault::Invalid(_) => "tls_certificate_invalid",
             },
@@ -166,7 +167,7 @@ impl Error {
             Self::StarttlsInjection => "starttls_injection",
             Self::Timeout { .. } => "timeout",
             Self::Closed { .. } => "connection_closed",
-            Self::AuthFailed(_) => "auth_failed",
+            Self::AuthFailed(_) | Self::TokenRefused(_) => "auth_failed",
             Self::AuthUnsupported(_) => "auth_unsupported",
             Self::InUse(_) => "in_use",
             Self::LoginDelay(_) => "login_delay",
@@ -175,7 +176,6 @@ impl Error {
             Self::GreetingRefused(_) => "greeting_refused",
             Self::WrongProtocol(_) => "wrong_protocol",
             Self::Protocol { .. } => "protocol_error",
-            Self::UidlUnsupported(_) => "uidl_unsupported",
             Self::CredentialsInvalid { .. } => "credentials_invalid",
             Self::Abandoned => "session_abandoned",
         }
@@ -191,6 +191,11 @@ impl Error {
             Some(ResponseCode::Auth) => Self::AuthFailed(refusal),
             None => otherwise(refusal),
         }
+    }
+
+    /// The server wants an encrypted line for this.
+    pub(super) fn needs_tls(refusal: &Refusal) -> Self {
+        Self::AuthUnsupported(format!("{refusal}; set tls to implicit or starttls"))
     }
 
     /// What a failed read or write means.
@@ -215,6 +220,11 @@ fn in_brackets(detail: Option<&impl fmt::Display>) -> String {
         .unwrap_or_default()
 }
 
+fn or_pin(key: Option<&KeyPin>) -> String {
+    key.map(|key| format!(", or its key as tls_pin_sha256 ({key})"))
+        .unwrap_or_default()
+}
+
 /// What is wrong with a server's certificate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateFault {
@@ -223,9 +233,22 @@ pub enum CertificateFault {
     Expired,
     /// It leads to no CA that is trusted here.
     #[error(
-        "is not issued by a trusted authority; if it is the right one, give it or its CA as tls_ca_pem"
+        "is not issued by a trusted authority; if it is the right one, give it or its CA as tls_ca_pem{}",
+        or_pin(.key.as_ref())
     )]
-    Untrusted,
+    Untrusted {
+        /// Its key, as it would be pinned.
+        key: Option<KeyPin>,
+    },
+    /// Its key is not the pinned one.
+    #[error(
+        "has another key than the one that is pinned{}; if the server's operator changed it, change tls_pin_sha256",
+        in_brackets(.key.as_ref())
+    )]
+    KeyNotPinned {
+        /// Its key, as it would be pinned.
+        key: Option<KeyPin>,
+    },
     /// It is another host's.
     #[error("is valid for {}, not for this name; use a name that it is valid for as the host", .presented.join(", "))]
     NameMismatch {
@@ -240,6 +263,10 @@ pub enum CertificateFault {
 /// What a session was doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
+    /// DNS.
+    Resolve,
+    /// TCP.
+    Connect,
     /// TLS handshake.
     Tls,
     /// The server's first line.
@@ -265,6 +292,8 @@ pub enum Phase {
 impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Resolve => "resolving the host name",
+            Self::Connect => "connecting",
             Self::Tls => "in the TLS handshake",
             Self::Greeting => {
                 "waiting for the greeting (port 995 is for implicit TLS, 110 for STLS)"

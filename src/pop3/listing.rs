@@ -2,11 +2,12 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fmt,
+    fmt::{self, Write as _},
     num::NonZeroU32,
 };
 
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 
 /// A message's number. Means something within one session only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,6 +45,24 @@ impl UniqueId {
             .then_some(Self(octets))
     }
 
+    /// One that the server did not give, from the digest of what it stands for.
+    pub(super) fn made(of: &str, digest: [u8; 32]) -> Self {
+        let mut text = format!("popbridge-{of}-");
+        for octet in digest {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{octet:02x}");
+        }
+        Self(text.into())
+    }
+
+    /// As listed; one that is too long to be kept is told apart by its digest.
+    fn listed(octets: &[u8]) -> Option<Self> {
+        if octets.len() > Self::MAX_OCTETS {
+            return Some(Self::made("long", Sha256::digest(octets).into()));
+        }
+        Self::new(Bytes::copy_from_slice(octets))
+    }
+
     /// The octets as the server sent them.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
@@ -67,6 +86,35 @@ pub struct Listing {
     pub complete: bool,
     /// The first thing that made it incomplete.
     pub fault: Option<Fault>,
+    /// Where the unique-ids come from.
+    pub source: UniqueIds,
+    /// Messages were retrieved to tell them apart, so that QUIT may remove them from some servers.
+    pub retrieved: bool,
+}
+
+/// Where the unique-ids of a maildrop come from. One that changes would make all mail look new.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UniqueIds {
+    /// The server's UIDL.
+    #[default]
+    Uidl,
+    /// Digests of the messages, because the server has no UIDL.
+    Digests,
+}
+
+impl Listing {
+    pub(super) fn flaw(&mut self, fault: Fault) {
+        self.fault.get_or_insert(fault);
+        self.complete = false;
+    }
+}
+
+/// A listing with messages that have no unique-id of their own yet.
+pub(super) struct Draft {
+    pub(super) listing: Listing,
+    pub(super) unnamed: Vec<(MessageNumber, u64)>,
+    /// Messages that share a unique-id, group by group.
+    pub(super) repeated: Vec<Vec<Entry>>,
 }
 
 /// One message of a maildrop.
@@ -101,6 +149,9 @@ pub enum Fault {
     /// UIDL, LIST and STAT do not show the same messages.
     #[error("UIDL, LIST and STAT do not agree")]
     Disagreement,
+    /// More messages share unique-ids than are told apart.
+    #[error("too many messages share a unique-id; some are left out")]
+    TooManyRepeated,
     /// There is more than this client takes in.
     #[error("the listing has more messages than popbridge takes in at once")]
     TooLong,
@@ -110,7 +161,8 @@ pub enum Fault {
 #[derive(Debug, Default)]
 pub(super) struct Builder {
     count: Option<u64>,
-    unique_ids: Vec<(MessageNumber, UniqueId)>,
+    unique_ids: Vec<(MessageNumber, Option<UniqueId>)>,
+    no_uidl: bool,
     sizes: HashMap<MessageNumber, u64>,
     fault: Option<Fault>,
 }
@@ -136,6 +188,11 @@ impl Builder {
         self.fault.get_or_insert(fault);
     }
 
+    /// The server has no UIDL: every message is told apart by its octets.
+    pub(super) fn no_uidl(&mut self) {
+        self.no_uidl = true;
+    }
+
     pub(super) fn uidl_line(&mut self, line: &[u8]) {
         match parse_uidl(line) {
             None => self.flaw(Fault::BadLine),
@@ -156,46 +213,86 @@ impl Builder {
         }
     }
 
-    pub(super) fn build(mut self) -> Listing {
+    pub(super) fn build(mut self) -> Draft {
+        if self.no_uidl {
+            let mut numbers: Vec<_> = self.sizes.keys().copied().collect();
+            if numbers.is_empty() {
+                // No scan listing either: numbers count from one.
+                let count = self.count.unwrap_or(0).min(Self::MAX_MESSAGES as u64);
+                let count = u32::try_from(count).unwrap_or(u32::MAX);
+                numbers.extend((1..=count).filter_map(MessageNumber::new));
+            }
+            numbers.sort_unstable();
+            self.unique_ids
+                .extend(numbers.into_iter().map(|n| (n, None)));
+        }
         let listed = self.unique_ids.len();
+        if self.count != Some(listed as u64) || self.sizes.len() != listed {
+            self.flaw(Fault::Disagreement);
+        }
         let mut numbers = HashSet::with_capacity(listed);
-        let mut unique_ids = HashSet::with_capacity(listed);
-        let mut entries = Vec::with_capacity(listed);
+        let mut by_unique_id = HashMap::with_capacity(listed);
+        let (mut entries, mut unnamed) = (Vec::with_capacity(listed), Vec::new());
         for (number, unique_id) in std::mem::take(&mut self.unique_ids) {
             if !numbers.insert(number) {
                 // Two unique-ids for one number: the first one stands, and nothing is deleted.
                 self.flaw(Fault::RepeatedNumber);
                 continue;
             }
-            if !unique_ids.insert(unique_id.clone()) {
-                self.flaw(Fault::RepeatedUniqueId);
-            }
             let octets = self.sizes.get(&number).copied();
             if octets.is_none() {
                 self.flaw(Fault::Disagreement);
             }
+            let octets = octets.unwrap_or(0);
+            let Some(unique_id) = unique_id else {
+                if !self.no_uidl {
+                    self.flaw(Fault::BadLine);
+                }
+                unnamed.push((number, octets));
+                continue;
+            };
+            *by_unique_id.entry(unique_id.clone()).or_insert(0_usize) += 1;
             entries.push(Entry {
                 number,
                 unique_id,
-                octets: octets.unwrap_or(0),
+                octets,
             });
         }
-        if self.count != Some(entries.len() as u64) || self.sizes.len() != entries.len() {
-            self.flaw(Fault::Disagreement);
+        let mut repeated = HashMap::new();
+        if by_unique_id.len() < entries.len() {
+            self.flaw(Fault::RepeatedUniqueId);
+            let is_repeated = |entry: &mut Entry| by_unique_id.get(&entry.unique_id) > Some(&1);
+            for entry in entries.extract_if(.., is_repeated) {
+                let copies: &mut Vec<_> = repeated.entry(entry.unique_id.clone()).or_default();
+                copies.push(entry);
+            }
         }
-        Listing {
+        let mut repeated: Vec<Vec<Entry>> = repeated.into_values().collect();
+        repeated.sort_unstable_by_key(|copies| copies.first().map(|entry| entry.number));
+        let listing = Listing {
             entries,
             complete: self.fault.is_none(),
             fault: self.fault,
+            source: if self.no_uidl {
+                UniqueIds::Digests
+            } else {
+                UniqueIds::Uidl
+            },
+            retrieved: false,
+        };
+        Draft {
+            listing,
+            unnamed,
+            repeated,
         }
     }
 }
 
-/// `number SP unique-id`; some servers put `+OK` before each, or several spaces between.
-fn parse_uidl(line: &[u8]) -> Option<(MessageNumber, UniqueId)> {
+/// `number SP unique-id`; some servers put `+OK` before each, or several spaces between, and some
+/// leave the unique-id out.
+fn parse_uidl(line: &[u8]) -> Option<(MessageNumber, Option<UniqueId>)> {
     let (number, unique_id) = split_message_number(line)?;
-    let unique_id = UniqueId::new(Bytes::copy_from_slice(unique_id))?;
-    Some((number, unique_id))
+    Some((number, UniqueId::listed(unique_id)))
 }
 
 /// `number SP octets`, and whatever else a server adds.
@@ -239,7 +336,7 @@ mod tests {
         builder.stat(stat.as_bytes());
         uidl.iter().for_each(|line| builder.uidl_line(line));
         list.iter().for_each(|line| builder.list_line(line));
-        builder.build()
+        builder.build().listing
     }
 
     fn summary(listing: &Listing) -> Vec<(u32, &[u8], u64)> {
@@ -288,18 +385,7 @@ mod tests {
 
     #[test]
     fn a_bad_line_leaves_the_good_ones() {
-        let long = [&b"1 "[..], &[b'x'; UniqueId::MAX_OCTETS + 1]].concat();
-        for bad in [
-            &b"1"[..],
-            b"1 ",
-            b"",
-            b"0 a",
-            b"x a",
-            b"1x a",
-            b"-1 a",
-            b"99999999999 a",
-            &long,
-        ] {
+        for bad in [&b""[..], b"0 a", b"x a", b"1x a", b"-1 a", b"99999999999 a"] {
             let found = listing("2 9", &[bad, b"2 b"], &[b"1 4", b"2 5"]);
             assert_eq!(
                 summary(&found),

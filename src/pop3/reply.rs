@@ -97,6 +97,23 @@ fn split_code(text: &[u8]) -> (Option<ResponseCode>, &[u8]) {
     }
 }
 
+/// A line without these: some servers repeat what they did not like, or as much of it as goes in a
+/// line.
+pub(super) fn without(secrets: &[&str], line: &[u8]) -> Vec<u8> {
+    /// No ordinary word is so long.
+    const PART: usize = 16;
+    let line = String::from_utf8_lossy(line).into_owned();
+    let secrets = || secrets.iter().filter(|secret| !secret.is_empty());
+    let line = secrets().fold(line, |line, secret| line.replace(secret, "***"));
+    let part = |word: &&str| word.len() >= PART && secrets().any(|secret| secret.contains(*word));
+    let words = line
+        .split_ascii_whitespace()
+        .map(|word| word.trim_matches(|c: char| !c.is_ascii_alphanumeric()));
+    let parts: Vec<&str> = words.filter(part).collect();
+    let hide = |line: String, part| line.replace(part, "***");
+    parts.into_iter().fold(line.clone(), hide).into_bytes()
+}
+
 /// A server's text for people: bounded, valid UTF-8, nothing that moves a cursor.
 pub(super) fn printable(text: &[u8]) -> String {
     const MAX_CHARS: usize = 256;

@@ -8,6 +8,10 @@ use super::{Error, MessageNumber, Phase, Refusal, Session, codec::Body, session:
 /// when a session ends early.
 const WINDOW_OCTETS: u64 = 8 * 1024 * 1024;
 
+/// What is left of a message that nobody wants more of is read past, up to that many octets: the
+/// session goes on behind it. An endless one would cost all the time that the session has.
+pub(super) const MAX_SKIPPED_OCTETS: usize = 16 * 1024 * 1024;
+
 /// Messages on their way, in the order asked for. See [`Session::retrieve`].
 #[must_use = "a retrieval does nothing until it is read, and abandons its session when dropped"]
 pub struct Retrieval<'a> {
@@ -55,7 +59,7 @@ impl<'a> Retrieval<'a> {
             self.session.begin(Phase::Retrieve)?;
             self.started = true;
         }
-        while self.chunk().await?.is_some() {}
+        self.skip_rest().await?;
         self.ask_ahead().await?;
         let Some((number, _)) = self.asked.pop_front() else {
             self.session.ready = true;
@@ -82,6 +86,19 @@ impl<'a> Retrieval<'a> {
             self.body = None;
         }
         Ok(chunk)
+    }
+
+    /// Reads past what is left of the current message.
+    async fn skip_rest(&mut self) -> Result<(), Error> {
+        let mut skipped = 0;
+        while let Some(chunk) = self.chunk().await? {
+            skipped += chunk.len();
+            if skipped > MAX_SKIPPED_OCTETS {
+                let clock = self.session.wire.clock();
+                return Err(clock.protocol("a message is far longer than it may be"));
+            }
+        }
+        Ok(())
     }
 
     /// Fills the window once it is half empty, so that commands go out many at a time.

@@ -2,14 +2,16 @@
 
 use std::{fmt, fmt::Write as _};
 
+#[cfg(doc)]
+use super::Server;
 use super::{
-    Capabilities, Error, Listing, MessageNumber, Phase, Refusal, Retrieval,
+    Capabilities, Error, Listing, MessageNumber, Phase, Refusal, Retrieval, UniqueIds,
     codec::{LineTooLong, Lines},
     listing::{Builder, Fault},
     wire::Wire,
 };
 
-/// Most octets of a multi-line reply that is not a message.
+/// Most octets of a listing.
 const MAX_LISTING_OCTETS: usize = 64 * 1024 * 1024;
 
 /// Commands sent ahead of their replies: small enough to fit any socket buffer, so that neither
@@ -25,6 +27,8 @@ pub struct Session {
     capabilities: Capabilities,
     /// No operation is half-way or has failed.
     pub(super) ready: bool,
+    /// TOP was neither announced nor understood.
+    pub(super) no_top: bool,
 }
 
 impl Session {
@@ -33,6 +37,7 @@ impl Session {
             wire,
             capabilities,
             ready: true,
+            no_top: false,
         }
     }
 
@@ -44,28 +49,38 @@ impl Session {
 
     /// Asks what the maildrop holds: STAT, UIDL and LIST, in one flight where that is allowed.
     ///
+    /// `before` is where its unique-ids came from the last time. It stays that way: a maildrop that
+    /// once had UIDL and now refuses it has a problem that will pass, and one that had none goes on
+    /// without.
+    ///
     /// # Errors
-    /// [`Error::UidlUnsupported`] if there are no unique-ids; otherwise what ended the session.
-    pub async fn listing(&mut self) -> Result<Listing, Error> {
+    /// What ended the session.
+    pub async fn listing(&mut self, before: Option<UniqueIds>) -> Result<Listing, Error> {
         self.begin(Phase::Listing)?;
         let mut builder = Builder::default();
-        if self.capabilities.pipelining {
+        if before == Some(UniqueIds::Digests) {
+            builder.no_uidl();
+            self.wire.send(b"STAT\r\n", 1).await?;
+            self.stat(&mut builder).await?;
+            self.wire.send(b"LIST\r\n", 1).await?;
+            self.list(&mut builder).await?;
+        } else if self.capabilities.pipelining {
             self.wire.send(b"STAT\r\nUIDL\r\nLIST\r\n", 3).await?;
             self.stat(&mut builder).await?;
-            self.uidl(&mut builder).await?;
+            self.uidl(&mut builder, before).await?;
             self.list(&mut builder).await?;
         } else {
             self.wire.send(b"STAT\r\n", 1).await?;
             self.stat(&mut builder).await?;
             if !builder.is_empty() {
                 self.wire.send(b"UIDL\r\n", 1).await?;
-                self.uidl(&mut builder).await?;
+                self.uidl(&mut builder, before).await?;
                 self.wire.send(b"LIST\r\n", 1).await?;
                 self.list(&mut builder).await?;
             }
         }
         self.ready = true;
-        Ok(builder.build())
+        self.identify(builder.build()).await
     }
 
     /// Retrieves these messages, given with the octets that the listing says they have.
@@ -118,6 +133,17 @@ impl Session {
         }
     }
 
+    /// Whether this error may have come from commands that were sent ahead of replies, so that the
+    /// maildrop should be tried without that ([`Server::pipelining`]).
+    #[must_use]
+    pub fn pipelining_failed(&self, error: &Error) -> bool {
+        match error {
+            Error::Protocol { .. } => self.wire.sent_ahead(),
+            Error::Closed { .. } | Error::Timeout { .. } => self.wire.owed() > 1,
+            _ => false,
+        }
+    }
+
     /// Enters an operation; whoever does not leave it by setting `ready` abandons the session.
     pub(super) fn begin(&mut self, phase: Phase) -> Result<(), Error> {
         if !std::mem::take(&mut self.ready) {
@@ -144,20 +170,25 @@ impl Session {
         Ok(())
     }
 
-    async fn uidl(&mut self, builder: &mut Builder) -> Result<(), Error> {
+    async fn uidl(
+        &mut self,
+        builder: &mut Builder,
+        before: Option<UniqueIds>,
+    ) -> Result<(), Error> {
         if let Err(refusal) = self.wire.status().await? {
             // Some servers have no listing for an empty maildrop.
             if builder.is_empty() {
                 return Ok(());
             }
-            let otherwise = if self.capabilities.uidl {
-                Error::ServerTemporary
-            } else {
-                Error::UidlUnsupported
-            };
-            return Err(Error::refused(refusal, otherwise));
+            let has_uidl = self.capabilities.uidl || before == Some(UniqueIds::Uidl);
+            if has_uidl || refusal.code.is_some() {
+                return Err(Error::refused(refusal, Error::ServerTemporary));
+            }
+            builder.no_uidl();
+            return Ok(());
         }
-        multi_line(&mut self.wire, |line| builder.uidl_line(line)).await
+        let line = |line: &[u8]| builder.uidl_line(line);
+        multi_line(&mut self.wire, MAX_LISTING_OCTETS, line).await
     }
 
     async fn list(&mut self, builder: &mut Builder) -> Result<(), Error> {
@@ -167,7 +198,8 @@ impl Session {
             }
             return Ok(());
         }
-        multi_line(&mut self.wire, |line| builder.list_line(line)).await
+        let line = |line: &[u8]| builder.list_line(line);
+        multi_line(&mut self.wire, MAX_LISTING_OCTETS, line).await
     }
 }
 
@@ -188,13 +220,17 @@ pub(super) fn commands(verb: &str, numbers: impl Iterator<Item = MessageNumber>)
     })
 }
 
-/// Reads the lines of a multi-line reply whose status line was just read.
-pub(super) async fn multi_line(wire: &mut Wire, mut line: impl FnMut(&[u8])) -> Result<(), Error> {
+/// Reads the lines of a multi-line reply whose status line was just read, of `max` octets at most.
+pub(super) async fn multi_line(
+    wire: &mut Wire,
+    max: usize,
+    mut line: impl FnMut(&[u8]),
+) -> Result<(), Error> {
     let clock = wire.clock();
     let (mut body, mut lines, mut octets) = (wire.body(), Lines::default(), 0);
     while let Some(piece) = wire.chunk(&mut body).await? {
         octets += piece.len();
-        if octets > MAX_LISTING_OCTETS {
+        if octets > max {
             return Err(clock.protocol("the server's listing does not end"));
         }
         lines.push(piece, &mut line).map_err(|LineTooLong| {

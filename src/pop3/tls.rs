@@ -1,74 +1,123 @@
-//! Which certificates are trusted, and what a failed handshake means.
+//! TLS: what is trusted, sessions that resume over polls, and what a failed handshake means.
 
-use std::{io, sync::Arc};
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::{
-        WebPkiServerVerifier,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-        verify_server_name,
-    },
+    CertificateError, ClientConfig,
+    client::{ClientSessionMemoryCache, Resumption},
     crypto::{CryptoProvider, ring},
-    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
-    server::ParsedCertificate,
+    pki_types::ServerName,
 };
-use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::{net::TcpStream, time::timeout_at};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{CertificateFault, Error, Phase, Wait, wire::Clock};
+use self::verifier::{Rejected, Verifier, is_ca_as_end_entity};
+use super::{CertificateFault, Error, Phase, Server, Wait, wire::Clock};
 
-/// A TLS client configuration: TLS 1.2 and 1.3, sessions resumed as long as it is kept.
-#[derive(Clone)]
-pub(super) struct Trust(Arc<ClientConfig>);
+mod facts;
+mod pin;
+mod verifier;
 
-impl Trust {
-    /// Trusts what the machine trusts.
-    pub(super) fn platform() -> Result<Self, Error> {
-        let config = builder()?
-            .with_platform_verifier()
-            .map_err(|error| Error::CaInvalid(format!("{error}; install ca-certificates")))?
-            .with_no_client_auth();
-        Ok(Self(Arc::new(config)))
+pub use facts::{CertificateFacts, TlsFacts};
+pub use pin::{KeyPin, KeyPinInvalid};
+
+/// Servers whose sessions can be resumed, of those that the machine's CAs vouch for.
+const RESUMABLE: usize = 1024;
+
+/// The same for those that a private CA or a pin vouches for: there is one cache for each.
+const RESUMABLE_PRIVATELY: usize = 16;
+
+/// Private CAs and pins whose configurations, and so whose sessions, are kept.
+const MAX_PRIVATE: usize = 256;
+
+/// The TLS configurations in use. Each has its own session cache, because a session may only be
+/// resumed by whom its certificate would convince.
+pub(super) struct TlsConfigs {
+    platform: Arc<ClientConfig>,
+    /// By what they trust, the latest used last.
+    private: Mutex<VecDeque<(Trusted, Arc<ClientConfig>)>>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Trusted {
+    ca_pem: Option<String>,
+    pin: Option<KeyPin>,
+}
+
+impl TlsConfigs {
+    /// Begins with what the machine trusts.
+    pub(super) fn new() -> Result<Self, Error> {
+        Ok(Self {
+            platform: config(Verifier::platform()?, RESUMABLE)?,
+            private: Mutex::default(),
+        })
     }
 
-    /// Trusts these PEM certificates and nothing else.
-    pub(super) fn only(pem: &str) -> Result<Self, Error> {
-        let verifier = Pinned::new(pem)?;
-        let config = builder()?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_no_client_auth();
-        Ok(Self(Arc::new(config)))
-    }
-
-    /// Shakes hands as a client of `host`, which the certificate has to name.
-    pub(super) async fn handshake(
-        &self,
-        host: &str,
-        io: TcpStream,
-        clock: Clock,
-    ) -> Result<TlsStream<TcpStream>, Error> {
-        let clock = Clock {
-            phase: Phase::Tls,
-            ..clock
+    /// The configuration for what this server's user trusts.
+    pub(super) fn of(&self, server: &Server) -> Result<Arc<ClientConfig>, Error> {
+        let trusted = Trusted {
+            ca_pem: server.ca_pem.clone(),
+            pin: server.pin,
         };
-        let name = ServerName::try_from(host.to_owned())
-            .map_err(|_| Error::Tls(format!("\"{host}\" is not a host name or IP address")))?;
-        let deadline = clock.deadline(Wait::Reply, clock.deadlines.tls);
-        let connector = TlsConnector::from(self.0.clone());
-        match timeout_at(deadline.at(), connector.connect(name, io)).await {
-            Ok(done) => done.map_err(|error| handshake_error(host, &error)),
-            Err(_) => Err(clock.timeout(deadline)),
+        if (&trusted.ca_pem, &trusted.pin) == (&None, &None) {
+            return Ok(Arc::clone(&self.platform));
         }
+        // It only ever holds whole entries.
+        let mut private = self.private.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = private.iter().position(|(key, _)| *key == trusted);
+        let entry = match known.and_then(|index| private.remove(index)) {
+            Some(entry) => entry,
+            None => {
+                let verifier = Verifier::only(trusted.ca_pem.as_deref(), trusted.pin)?;
+                (trusted, config(verifier, RESUMABLE_PRIVATELY)?)
+            }
+        };
+        let config = Arc::clone(&entry.1);
+        private.push_back(entry);
+        if private.len() > MAX_PRIVATE {
+            private.pop_front();
+        }
+        Ok(config)
     }
 }
 
-fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, Error> {
-    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+/// TLS 1.2 and 1.3.
+fn config(verifier: Verifier, resumable: usize) -> Result<Arc<ClientConfig>, Error> {
+    let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
-        .map_err(|error| Error::Tls(error.to_string()))
+        .map_err(|error| Error::Tls(error.to_string()))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    let cache = ClientSessionMemoryCache::new(resumable);
+    config.resumption = Resumption::store(Arc::new(cache));
+    Ok(Arc::new(config))
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+/// Shakes hands as a client of `host`, which the certificate has to name.
+pub(super) async fn handshake(
+    config: Arc<ClientConfig>,
+    host: &str,
+    io: TcpStream,
+    clock: Clock,
+) -> Result<(TlsStream<TcpStream>, TlsFacts), Error> {
+    let name = ServerName::try_from(host.to_owned())
+        .map_err(|_| Error::Tls(format!("\"{host}\" is not a host name or IP address")))?;
+    let deadline = clock.deadline(Wait::Reply, clock.deadlines.tls);
+    let stream = timeout_at(deadline.at(), TlsConnector::from(config).connect(name, io))
+        .await
+        .map_err(|_| clock.timeout(deadline))?
+        .map_err(|error| handshake_error(host, &error))?;
+    let facts = TlsFacts::of(stream.get_ref().1);
+    Ok((stream, facts))
 }
 
 fn handshake_error(host: &str, error: &io::Error) -> Error {
@@ -79,10 +128,14 @@ fn handshake_error(host: &str, error: &io::Error) -> Error {
         return Error::io(Phase::Tls, error);
     };
     match cause {
-        rustls::Error::InvalidCertificate(cause) => Error::Certificate {
-            host: host.to_owned(),
-            fault: certificate_fault(cause),
-        },
+        rustls::Error::InvalidCertificate(CertificateError::Other(other))
+            if let Some(rejected) = other.0.downcast_ref::<Rejected>() =>
+        {
+            Error::Certificate {
+                host: host.to_owned(),
+                fault: certificate_fault(rejected),
+            }
+        }
         rustls::Error::InvalidMessage(_) => Error::Tls(
             "the server does not speak TLS on this port; check the port, or use starttls".into(),
         ),
@@ -90,17 +143,20 @@ fn handshake_error(host: &str, error: &io::Error) -> Error {
     }
 }
 
-fn certificate_fault(error: &CertificateError) -> CertificateFault {
-    match error {
+fn certificate_fault(rejected: &Rejected) -> CertificateFault {
+    let key = rejected.key;
+    if rejected.not_pinned {
+        return CertificateFault::KeyNotPinned { key };
+    }
+    match &rejected.cause {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
             CertificateFault::Expired
         }
         // A bad signature is what another CA of the same name looks like.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-            CertificateFault::Untrusted
+            CertificateFault::Untrusted { key }
         }
-        // What `openssl req -x509` makes: a CA certificate that a server uses as its own.
-        error if is_ca_as_end_entity(error) => CertificateFault::Untrusted,
+        error if is_ca_as_end_entity(error) => CertificateFault::Untrusted { key },
         CertificateError::NotValidForName => CertificateFault::NameMismatch { presented: vec![] },
         CertificateError::NotValidForNameContext { presented, .. } => {
             CertificateFault::NameMismatch {
@@ -108,93 +164,5 @@ fn certificate_fault(error: &CertificateError) -> CertificateFault {
             }
         }
         other => CertificateFault::Invalid(other.to_string()),
-    }
-}
-
-fn is_ca_as_end_entity(error: &CertificateError) -> bool {
-    matches!(error, CertificateError::Other(cause)
-        if matches!(cause.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity)))
-}
-
-/// Trusts the certificates of one mailbox: CAs, and a server's self-signed certificate itself.
-#[derive(Debug)]
-struct Pinned {
-    inner: Arc<WebPkiServerVerifier>,
-    certificates: Vec<CertificateDer<'static>>,
-}
-
-impl Pinned {
-    fn new(pem: &str) -> Result<Self, Error> {
-        let invalid = |reason: String| Error::CaInvalid(format!("tls_ca_pem {reason}"));
-        let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
-            .collect::<Result<_, _>>()
-            .map_err(|error| invalid(format!("is not PEM: {error}")))?;
-        if certificates.is_empty() {
-            return Err(invalid("contains no \"BEGIN CERTIFICATE\" block".into()));
-        }
-        let mut roots = RootCertStore::empty();
-        for certificate in &certificates {
-            roots
-                .add(certificate.clone())
-                .map_err(|error| invalid(format!("contains a bad certificate: {error}")))?;
-        }
-        let provider: Arc<CryptoProvider> = Arc::new(ring::default_provider());
-        let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
-            .build()
-            .map_err(|error| invalid(error.to_string()))?;
-        Ok(Self {
-            inner,
-            certificates,
-        })
-    }
-}
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        match self.inner.verify_server_cert(
-            end_entity,
-            intermediates,
-            server_name,
-            ocsp_response,
-            now,
-        ) {
-            // webpki looks at the dates before it says this, so only the name is left to check.
-            Err(rustls::Error::InvalidCertificate(error))
-                if is_ca_as_end_entity(&error) && self.certificates.contains(end_entity) =>
-            {
-                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
-                Ok(ServerCertVerified::assertion())
-            }
-            verdict => verdict,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
     }
 }

@@ -1,8 +1,9 @@
 //! One byte stream to a server: deadlines, a bounded read buffer, and end of stream as an error.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::{Buf, BytesMut};
+use rustls::ClientConfig;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -12,10 +13,10 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
 use super::{
-    Deadlines, Error, Phase, Refusal, Wait,
+    Deadlines, Error, Phase, Refusal, Transcript, Wait,
     codec::{self, Body, Eol, Line, LineTooLong, Status, Step},
     reply::printable,
-    tls::Trust,
+    tls,
 };
 
 const BUFFER: usize = 128 * 1024;
@@ -32,12 +33,17 @@ pub(super) struct Wire {
     lent: usize,
     /// Replies outstanding.
     owed: usize,
+    /// Commands were sent ahead of replies at some time.
+    sent_ahead: bool,
+    /// Octets of the multi-line reply that is being read.
+    body_octets: u64,
     eol: Eol,
+    transcript: Transcript,
 }
 
 impl Wire {
     /// A connection whose greeting has not been read.
-    pub(super) fn new(io: TcpStream, clock: Clock) -> Self {
+    pub(super) fn new(io: TcpStream, clock: Clock, transcript: Transcript) -> Self {
         let buffer = BytesMut::new();
         Self {
             io: Either::Left(io),
@@ -45,7 +51,10 @@ impl Wire {
             buffer,
             lent: 0,
             owed: 1,
+            sent_ahead: false,
+            body_octets: 0,
             eol: Eol::Crlf,
+            transcript,
         }
     }
 
@@ -53,20 +62,41 @@ impl Wire {
         self.clock
     }
 
-    /// Says what is going on from here, for deadlines and errors.
+    /// The commands that were sent and not answered yet.
+    pub(super) fn owed(&self) -> usize {
+        self.owed
+    }
+
+    /// Keeps these out of the transcript from here.
+    pub(super) fn hide(&self, secrets: [&str; 2]) {
+        self.transcript.hide(secrets);
+    }
+
+    pub(super) fn sent_ahead(&self) -> bool {
+        self.sent_ahead
+    }
+
+    /// Says what is going on from here, for deadlines, errors and the transcript.
     pub(super) fn enter(&mut self, phase: Phase) {
         self.clock.phase = phase;
+        self.transcript.enter(phase);
     }
 
     /// Does the TLS handshake. Nothing that came in plain text outlives it.
-    pub(super) async fn encrypt(self, trust: &Trust, host: &str) -> Result<Self, Error> {
+    pub(super) async fn encrypt(
+        mut self,
+        config: Arc<ClientConfig>,
+        host: &str,
+    ) -> Result<Self, Error> {
         if !self.is_idle() {
             return Err(Error::StarttlsInjection);
         }
+        self.enter(Phase::Tls);
         let Either::Left(io) = self.io else {
             return Err(self.clock.protocol("the line is encrypted already"));
         };
-        let io = trust.handshake(host, io, self.clock).await?;
+        let (io, facts) = tls::handshake(config, host, io, self.clock).await?;
+        self.transcript.encrypted(facts);
         Ok(Self {
             io: Either::Right(Box::new(io)),
             buffer: BytesMut::new(),
@@ -81,25 +111,41 @@ impl Wire {
     /// step: what was read before cannot be trusted either.
     pub(super) async fn send(&mut self, commands: &[u8], replies: usize) -> Result<(), Error> {
         self.check_step()?;
+        self.transcript.client(commands);
         self.owed += replies;
+        self.sent_ahead |= self.owed > 1;
         let io = &mut self.io;
         let sent = async {
             io.write_all(commands).await?;
             io.flush().await
         };
-        self.clock.within(self.clock.reply(), sent).await
+        self.clock.within(self.clock.reply(), sent).await?;
+        if self.owed == 1 {
+            acknowledge_at_once(match &self.io {
+                Either::Left(socket) => socket,
+                Either::Right(tls) => tls.get_ref().0,
+            });
+        }
+        Ok(())
     }
 
     /// Reads the greeting line and learns from it how the server ends its lines.
     pub(super) async fn greeting(&mut self) -> Result<Vec<u8>, Error> {
         let line = self.find_line().await?;
         self.eol = line.eol;
-        Ok(self.lend(line).to_vec())
+        let text = self.lend(line).to_vec();
+        self.transcript.server(&text);
+        if self.eol == Eol::Lf {
+            self.transcript.ends_lines_with_bare_lf();
+        }
+        Ok(text)
     }
 
     /// Reads a reply's first line, without its end.
     pub(super) async fn line(&mut self) -> Result<&[u8], Error> {
         let line = self.find_line().await?;
+        let text = self.buffer.get(..line.text).unwrap_or_default();
+        self.transcript.server(text);
         Ok(self.lend(line))
     }
 
@@ -118,7 +164,8 @@ impl Wire {
     }
 
     /// A body that follows a status line which was just read.
-    pub(super) fn body(&self) -> Body {
+    pub(super) fn body(&mut self) -> Body {
+        self.body_octets = 0;
         Body::new(self.eol)
     }
 
@@ -130,10 +177,12 @@ impl Wire {
                 Step::More => self.fill(self.clock.progress()).await?,
                 Step::Data { skip, len } => {
                     self.lent = skip + len;
+                    self.body_octets += len as u64;
                     return Ok(self.buffer.get(skip..skip + len));
                 }
                 Step::End(len) => {
                     self.buffer.advance(len);
+                    self.transcript.body(self.body_octets);
                     self.check_step()?;
                     return Ok(None);
                 }
@@ -205,6 +254,16 @@ impl Wire {
         }
         Ok(())
     }
+}
+
+/// Has the kernel acknowledge the next octets at once. A server may send a reply in pieces, and
+/// then waits for the first to be acknowledged before it sends the second (Nagle's algorithm): with
+/// one command at a time that would be 40 ms for each message.
+fn acknowledge_at_once(socket: &TcpStream) {
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    let _ = socket2::SockRef::from(socket).set_tcp_quickack(true);
+    #[cfg(not(any(target_os = "android", target_os = "linux")))]
+    let _ = socket;
 }
 
 const OUT_OF_STEP: &str = "the server sent more than it was asked for, so that replies cannot be \

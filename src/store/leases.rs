@@ -12,6 +12,8 @@ use uuid::Uuid;
 use super::{
     Error, Store,
     events::{self, Facts, NewEvent},
+    maildrop::UniqueIds,
+    syncs,
 };
 
 /// A mailbox that this worker may sync until the lease ends.
@@ -36,6 +38,10 @@ pub struct Claim {
     pub auth_failures: u32,
     /// What is listed from now on is no backlog.
     pub backlog_done: bool,
+    /// Where the maildrop's unique-ids came from so far.
+    pub unique_ids: Option<UniqueIds>,
+    /// Commands may be sent ahead of replies.
+    pub pipelining: bool,
 }
 
 /// How a pass ended, for the mailbox's state.
@@ -53,6 +59,10 @@ pub struct Outcome {
     pub caught_up: bool,
     /// When the next pass is due; `None`: only when asked.
     pub next_in: Option<Duration>,
+    /// For how long commands are not to be sent ahead of replies, if that went wrong.
+    pub pipelining_off_for: Option<Duration>,
+    /// What was said, as JSON.
+    pub transcript: serde_json::Value,
 }
 
 /// Why a pass failed.
@@ -109,7 +119,9 @@ impl Store {
                 sync_id = COALESCE(s.sync_id, ($3::uuid[])[n])
             FROM numbered WHERE s.mailbox_id = numbered.mailbox_id
             RETURNING s.mailbox_id, s.lease_token, s.sync_id AS "sync_id!", s.consecutive_failures,
-                s.consecutive_auth_failures, s.backlog_done_at IS NOT NULL AS "backlog_done!""#,
+                s.consecutive_auth_failures, s.backlog_done_at IS NOT NULL AS "backlog_done!",
+                s.unique_ids AS "unique_ids: UniqueIds",
+                COALESCE(s.pipelining_off_until <= now(), true) AS "pipelining!""#,
             limit,
             interval(lease),
             &fresh_ids,
@@ -127,6 +139,8 @@ impl Store {
                 failures: row.consecutive_failures.unsigned_abs(),
                 auth_failures: row.consecutive_auth_failures.unsigned_abs(),
                 backlog_done: row.backlog_done,
+                unique_ids: row.unique_ids,
+                pipelining: row.pipelining,
             })
             .collect())
     }
@@ -211,7 +225,8 @@ impl Store {
                     WHEN $4 IS NULL THEN 0 ELSE consecutive_auth_failures END,
                 capabilities = COALESCE($7, capabilities),
                 backlog_done_at = CASE WHEN $8 THEN COALESCE(backlog_done_at, now())
-                    ELSE backlog_done_at END
+                    ELSE backlog_done_at END,
+                pipelining_off_until = COALESCE(now() + $10, pipelining_off_until)
             WHERE mailbox_id = $1 AND lease_token = $2",
             held.mailbox_id,
             held.token,
@@ -222,6 +237,7 @@ impl Store {
             outcome.capabilities.as_deref(),
             outcome.caught_up,
             outcome.started_at,
+            outcome.pipelining_off_for.map(interval),
         )
         .execute(&mut *tx)
         .await?;
@@ -248,7 +264,8 @@ impl Store {
             )
             .execute(&mut *tx)
             .await?;
-            super::syncs::trim(&mut tx, held.mailbox_id).await?;
+            syncs::record_transcript(&mut tx, held, &outcome.transcript).await?;
+            syncs::trim(&mut tx, held.mailbox_id).await?;
         }
         let event = state_change(
             held.mailbox_id,

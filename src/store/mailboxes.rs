@@ -1,13 +1,15 @@
 //! Mailboxes: what users set, and how their syncs fare.
 
-use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, types::Json};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Error, Store};
+use super::{
+    Error, Store,
+    credentials::{Credential, CredentialKind},
+};
 
 /// How a maildrop's connection is protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
@@ -27,14 +29,20 @@ pub enum Tls {
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum Auth {
-    /// The best that the server offers.
+    /// The best that the server offers: with `oauth2` OAUTHBEARER or XOAUTH2, with a password SASL
+    /// PLAIN or USER and PASS.
     Auto,
     /// USER and PASS (RFC 1939).
     UserPass,
     /// SASL PLAIN (RFC 4616).
     Plain,
-    /// APOP (RFC 1939). Its MD5 digest is broken; only for servers with nothing better.
+    /// APOP (RFC 1939). Its MD5 digest is broken (CVE-2007-1558): whoever can pose as the server
+    /// learns the password. Only for servers with nothing better.
     Apop,
+    /// XOAUTH2, Google's and Microsoft's; with `oauth2`.
+    Xoauth2,
+    /// OAUTHBEARER (RFC 7628); with `oauth2`.
+    Oauthbearer,
 }
 
 /// When a message is deleted from the server.
@@ -99,6 +107,8 @@ pub struct Settings {
     pub tls: Tls,
     /// Certificates in PEM that alone are trusted for this server; null: the system's.
     pub tls_ca_pem: Option<String>,
+    /// SHA-256 of the only public key (SPKI) that the server may have, in base64; null: any.
+    pub tls_pin_sha256: Option<String>,
     /// Who logs in.
     pub username: String,
     /// How to log in.
@@ -131,6 +141,9 @@ pub struct Mailbox {
     /// What users set.
     #[serde(flatten)]
     pub settings: Settings,
+    /// What logs in.
+    #[serde(skip)]
+    pub credential: CredentialKind,
     /// What it is doing.
     pub state: MailboxState,
     /// End of the last sync.
@@ -176,11 +189,12 @@ pub struct LastError {
 macro_rules! select_mailboxes {
     ($tail:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query!(
-            r#"SELECT m.id, name, external_id, host, port, tls AS "tls: Tls", tls_ca_pem, username,
-                auth AS "auth: Auth", poll_interval_seconds,
+            r#"SELECT m.id, name, external_id, host, port, tls AS "tls: Tls", tls_ca_pem,
+                tls_pin_sha256, username, auth AS "auth: Auth", poll_interval_seconds,
                 delete_policy AS "delete_policy: DeletePolicy", delete_after_days,
                 initial_sync AS "initial_sync: Json<InitialSync>", notify_backlog,
                 max_message_bytes, max_messages_per_session, max_bytes_per_session, paused,
+                credential AS "credential: CredentialKind",
                 CASE
                     WHEN paused THEN 'paused'
                     WHEN lease_until > now() THEN 'syncing'
@@ -205,6 +219,7 @@ macro_rules! select_mailboxes {
                 port: row.port,
                 tls: row.tls,
                 tls_ca_pem: row.tls_ca_pem,
+                tls_pin_sha256: row.tls_pin_sha256,
                 username: row.username,
                 auth: row.auth,
                 poll_interval_seconds: row.poll_interval_seconds,
@@ -217,6 +232,7 @@ macro_rules! select_mailboxes {
                 max_bytes_per_session: row.max_bytes_per_session,
                 paused: row.paused,
             },
+            credential: row.credential,
             state: row.state,
             last_sync_at: row.last_sync_at,
             last_success_at: row.last_success_at,
@@ -243,20 +259,18 @@ impl Store {
     pub async fn create_mailbox(
         &self,
         settings: &Settings,
-        password: &SecretString,
+        credential: &Credential,
     ) -> Result<Mailbox, Error> {
         let id = Uuid::now_v7();
-        let sealed = self
-            .master_key
-            .seal(id, password.expose_secret().as_bytes());
+        let sealed = self.seal_credential(id, credential);
         let mut tx = self.pool.begin().await?;
         sqlx::query!(
             "INSERT INTO popbridge.mailboxes (id, name, external_id, host, port, tls, tls_ca_pem,
                 username, auth, sealed_secret, poll_interval_seconds, delete_policy,
                 delete_after_days, initial_sync, notify_backlog, max_message_bytes,
-                max_messages_per_session, max_bytes_per_session, paused)
+                max_messages_per_session, max_bytes_per_session, paused, tls_pin_sha256, credential)
             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
-                $18, $19)",
+                $18, $19, $20, $21)",
             id,
             settings.name,
             settings.external_id,
@@ -276,6 +290,8 @@ impl Store {
             settings.max_messages_per_session,
             settings.max_bytes_per_session,
             settings.paused,
+            settings.tls_pin_sha256,
+            credential.kind() as CredentialKind,
         )
         .execute(&mut *tx)
         .await?;
@@ -326,7 +342,7 @@ impl Store {
         Ok(mailboxes)
     }
 
-    /// Replaces the settings, and the password where one is given, unless they changed since
+    /// Replaces the settings, and the credential where one is given, unless they changed since
     /// `read_at` (the `updated_at` that the caller's copy has). A sync is due at once and earlier
     /// failures are forgotten: the change may have mended them.
     ///
@@ -338,9 +354,9 @@ impl Store {
         id: Uuid,
         read_at: OffsetDateTime,
         settings: &Settings,
-        password: Option<&SecretString>,
+        credential: Option<&Credential>,
     ) -> Result<Mailbox, Error> {
-        let sealed = password.map(|p| self.master_key.seal(id, p.expose_secret().as_bytes()));
+        let sealed = credential.map(|credential| self.seal_credential(id, credential));
         let mut tx = self.pool.begin().await?;
         lock_state(&mut tx, id).await?;
         sqlx::query!(
@@ -349,7 +365,12 @@ impl Store {
                 sealed_secret = COALESCE($11, sealed_secret), poll_interval_seconds = $12,
                 delete_policy = $13, delete_after_days = $14, initial_sync = $15,
                 notify_backlog = $16, max_message_bytes = $17, max_messages_per_session = $18,
-                max_bytes_per_session = $19, paused = $20, updated_at = clock_timestamp()
+                max_bytes_per_session = $19, paused = $20, updated_at = clock_timestamp(),
+                credential = COALESCE($21, credential),
+                secret_version = secret_version + CASE WHEN $11 IS NULL THEN 0 ELSE 1 END,
+                sealed_access_token = CASE WHEN $11 IS NULL THEN sealed_access_token END,
+                access_token_expires_at = CASE WHEN $11 IS NULL THEN access_token_expires_at END,
+                tls_pin_sha256 = $22
             WHERE id = $1 AND updated_at = $2 RETURNING id",
             id,
             read_at,
@@ -371,13 +392,16 @@ impl Store {
             settings.max_messages_per_session,
             settings.max_bytes_per_session,
             settings.paused,
+            credential.map(Credential::kind) as Option<CredentialKind>,
+            settings.tls_pin_sha256,
         )
         .fetch_one(&mut *tx)
         .await?;
         sqlx::query!(
             "UPDATE popbridge.mailbox_states SET
                 next_sync_at = CASE WHEN $2 THEN NULL ELSE now() END,
-                consecutive_failures = 0, consecutive_auth_failures = 0
+                consecutive_failures = 0, consecutive_auth_failures = 0,
+                pipelining_off_until = NULL
             WHERE mailbox_id = $1",
             id,
             settings.paused,
@@ -404,23 +428,6 @@ impl Store {
             .await?;
         tx.commit().await?;
         Ok(())
-    }
-
-    /// The password of a mailbox.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`]; [`Error::Unsealable`] when the master key is another one.
-    pub async fn mailbox_password(&self, id: Uuid) -> Result<SecretString, Error> {
-        let sealed = sqlx::query_scalar!(
-            "SELECT sealed_secret FROM popbridge.mailboxes WHERE id = $1",
-            id
-        )
-        .fetch_one(&self.pool)
-        .await?;
-        let plain = self.master_key.open(id, &sealed)?;
-        String::from_utf8(plain)
-            .map(SecretString::from)
-            .map_err(|_| Error::Unsealable)
     }
 }
 

@@ -29,6 +29,16 @@ pub enum RemoteState {
     Gone,
 }
 
+/// Where the unique-ids of a maildrop come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum UniqueIds {
+    /// The server's UIDL.
+    Uidl,
+    /// Digests of the messages.
+    Digests,
+}
+
 /// What is known of one listed unique-id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Known {
@@ -50,6 +60,24 @@ pub struct Listed {
 }
 
 impl Store {
+    /// Keeps where the maildrop's unique-ids come from, for all passes to come.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`].
+    pub async fn record_unique_ids(&self, held: &Lease, source: UniqueIds) -> Result<(), Error> {
+        sqlx::query!(
+            "UPDATE popbridge.mailbox_states SET unique_ids = $3
+            WHERE mailbox_id = $1 AND lease_token = $2 RETURNING lease_token",
+            held.mailbox_id,
+            held.token,
+            source as UniqueIds,
+        )
+        .fetch_optional(&self.pool)
+        .await?
+        .ok_or(Error::LeaseLost)?;
+        Ok(())
+    }
+
     /// What is known of those unique-ids of `listed` that were met before. Marks for deletion what
     /// the mailbox's policy says is due.
     ///

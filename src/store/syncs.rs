@@ -1,12 +1,13 @@
 //! Sync passes: asking for one, and the history.
 
 use serde::Serialize;
+use serde_json::Value;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Error, Store};
+use super::{Error, Store, leases::Lease};
 
 /// Passes kept for each mailbox.
 const HISTORY: i64 = 100;
@@ -162,6 +163,29 @@ impl Store {
         Ok(sync)
     }
 
+    /// What was said in a pass that ended, as [`Outcome::transcript`] had it; `None` for one that
+    /// waits or runs.
+    ///
+    /// [`Outcome::transcript`]: super::leases::Outcome::transcript
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn transcript(
+        &self,
+        mailbox_id: Uuid,
+        sync_id: Uuid,
+    ) -> Result<Option<Value>, Error> {
+        let found = sqlx::query_scalar!(
+            "SELECT transcript FROM popbridge.sync_transcripts
+            WHERE mailbox_id = $1 AND sync_id = $2",
+            mailbox_id,
+            sync_id,
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(found)
+    }
+
     /// Ended passes, newest first: those before `before`.
     ///
     /// # Errors
@@ -182,6 +206,23 @@ impl Store {
         .await?;
         Ok(syncs)
     }
+}
+
+pub(super) async fn record_transcript(
+    tx: &mut PgConnection,
+    held: &Lease,
+    transcript: &Value,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "INSERT INTO popbridge.sync_transcripts (mailbox_id, sync_id, transcript)
+        VALUES ($1, $2, $3)",
+        held.mailbox_id,
+        held.sync_id,
+        transcript,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
 /// Drops what is older than the history kept.

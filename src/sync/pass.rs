@@ -1,14 +1,22 @@
 //! One pass over a claimed mailbox: its sessions, its lease, and how it ended.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::{LEASE, budget::Budget, error::Error, retry, session::Sessions};
+use super::{
+    LEASE,
+    budget::Budget,
+    error::Error,
+    login::Login,
+    retry::{self, Standing},
+    session::{Findings, Sessions},
+};
 use crate::{
+    oauth::AccessTokens,
     pop3::{self, Connector},
     store::{
         self, Store,
@@ -21,12 +29,40 @@ use crate::{
 /// Sessions after which a pass makes room for other mailboxes, however much is left.
 const MAX_SESSIONS: usize = 50;
 
+/// For how long a maildrop is read one command at a time after this error, which came while
+/// commands were sent ahead of replies. A server that loses its place will do so again; a
+/// connection that was lost may be the network's fault alone.
+fn without_pipelining(error: &Error) -> Duration {
+    const HOUR: Duration = Duration::from_secs(60 * 60);
+    match error {
+        Error::Pop3(pop3::Error::Closed { .. }) => HOUR,
+        _ => 7 * 24 * HOUR,
+    }
+}
+
+/// What happened and what to change. Of a login that failed, known providers' users are told more.
+fn detail(error: &Error, mailbox: &Mailbox) -> String {
+    let hint = match error {
+        Error::Pop3(
+            pop3::Error::AuthFailed(_)
+            | pop3::Error::AuthUnsupported(_)
+            | pop3::Error::TokenRefused(_),
+        ) => pop3::provider_hint(&mailbox.settings.host),
+        _ => None,
+    };
+    match hint {
+        Some(hint) => format!("{error}. {hint}"),
+        None => error.to_string(),
+    }
+}
+
 /// A pass over one mailbox.
 #[derive(Debug)]
 pub(super) struct Pass {
     pub(super) store: Store,
     pub(super) wakeups: Wakeups,
     pub(super) connector: Connector,
+    pub(super) tokens: Arc<AccessTokens>,
     pub(super) budget: Budget,
     pub(super) claim: Claim,
 }
@@ -39,6 +75,8 @@ struct Progress {
     caught_up: bool,
     /// More is left, and the server lets us come back for it without a pause.
     at_once: bool,
+    findings: Findings,
+    transcript: pop3::Transcript,
 }
 
 impl Pass {
@@ -55,13 +93,19 @@ impl Pass {
                 Ok(Err(error)) => return tracing::warn!(%error, "cannot read the mailbox"),
                 Err(_) => return tracing::warn!("cannot read the mailbox in time"),
             };
-            let result = tokio::select! {
-                biased;
-                () = stop.cancelled() => return self.release().await,
-                () = self.keep_lease() => {
-                    return tracing::warn!("lost the lease; another worker has the mailbox");
-                }
-                result = Box::pin(self.sessions(&mailbox, &mut progress)) => result,
+            // Neither a stop nor a lost lease cuts this short: refresh tokens could get lost.
+            let prepare = Login::prepare(&self.store, &self.tokens, &lease, &mailbox.settings);
+            let result = match prepare.await {
+                Ok(login) => tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return self.release().await,
+                    () = self.keep_lease() => {
+                        return tracing::warn!("lost the lease; another worker has the mailbox");
+                    }
+                    result = Box::pin(self.sessions(&mailbox, login, &mut progress)) => result,
+                },
+                Err(error) if error.is_overtaken() => return self.release().await,
+                Err(error) => Err(error),
             };
             self.finish(&mailbox, progress, result, started).await;
         }
@@ -70,7 +114,14 @@ impl Pass {
     }
 
     /// Runs sessions until the maildrop is caught up with.
-    async fn sessions(&self, mailbox: &Mailbox, progress: &mut Progress) -> Result<(), Error> {
+    async fn sessions(
+        &self,
+        mailbox: &Mailbox,
+        mut login: Login,
+        progress: &mut Progress,
+    ) -> Result<(), Error> {
+        progress.findings.unique_ids = self.claim.unique_ids;
+        let transcript = progress.transcript.clone();
         let sessions = Sessions {
             store: &self.store,
             wakeups: &self.wakeups,
@@ -79,18 +130,29 @@ impl Pass {
             lease: &self.claim.lease,
             mailbox,
             backlog: !self.claim.backlog_done,
+            transcript: &transcript,
+            pipelining: self.claim.pipelining,
         };
         for _ in 0..MAX_SESSIONS {
             let before = progress.counts.stored;
-            let end = sessions.run(&mut progress.counts).await?;
-            let may_return = !end
-                .capabilities
-                .iter()
-                .any(|line| line.starts_with("LOGIN-DELAY"));
+            let session = sessions.run(
+                &login.credentials,
+                &mut progress.counts,
+                &mut progress.findings,
+            );
+            let end = match session.await {
+                Ok(end) => end,
+                Err(error) => {
+                    return Err(login.judge(error, &self.tokens, &self.claim.lease).await);
+                }
+            };
+            login.worked();
+            let may_return = retry::login_delay(&end.capabilities).is_none();
             progress.capabilities = Some(end.capabilities);
             progress.caught_up = !end.more;
             progress.at_once = end.more && may_return;
-            if !progress.at_once || progress.counts.stored == before {
+            // The next pass has an access token of its own.
+            if !progress.at_once || progress.counts.stored == before || !login.is_usable() {
                 break;
             }
         }
@@ -135,20 +197,30 @@ impl Pass {
             capabilities,
             caught_up,
             at_once,
+            findings,
+            transcript,
         } = progress;
         let elapsed = started.elapsed();
         metrics::histogram!("popbridge_sync_seconds").record(elapsed);
+        let announced = capabilities.as_ref().unwrap_or(&mailbox.capabilities);
+        let login_delay = retry::login_delay(announced);
         let (failure, next_in) = match &result {
-            Ok(()) => (None, Some(self.after_success(mailbox, at_once))),
+            Ok(()) => {
+                let next_in = after_success(mailbox, at_once);
+                (None, Some(next_in.max(login_delay.unwrap_or_default())))
+            }
             Err(error) => {
-                let auth = matches!(error, Error::Pop3(pop3::Error::AuthFailed(_)));
-                let failures = self.claim.failures + 1;
-                let auth_failures = self.claim.auth_failures + u32::from(auth);
-                let next_in = retry::after_failure(error, failures, auth_failures);
+                let auth = error.is_auth_failure();
+                let standing = Standing {
+                    failures: self.claim.failures + 1,
+                    auth_failures: self.claim.auth_failures + u32::from(auth),
+                    login_delay,
+                };
+                let next_in = retry::after_failure(error, standing);
                 (
                     Some(Failure {
                         code: error.code(),
-                        detail: error.to_string(),
+                        detail: detail(error, mailbox),
                         auth,
                     }),
                     next_in,
@@ -182,6 +254,11 @@ impl Pass {
             capabilities,
             caught_up,
             next_in,
+            pipelining_off_for: match &result {
+                Err(error) if findings.pipelining_failed => Some(without_pipelining(error)),
+                _ => None,
+            },
+            transcript: serde_json::to_value(transcript.record()).unwrap_or_default(),
         };
         match timeout(LEASE, self.store.finish_pass(&self.claim.lease, &outcome)).await {
             Ok(Ok(())) => {}
@@ -190,12 +267,12 @@ impl Pass {
         }
         self.wakeups.wake_events();
     }
+}
 
-    fn after_success(&self, mailbox: &Mailbox, at_once: bool) -> Duration {
-        if at_once {
-            return Duration::ZERO;
-        }
-        let seconds = mailbox.settings.poll_interval_seconds.unsigned_abs();
-        retry::jitter(Duration::from_secs(seconds.into()))
+fn after_success(mailbox: &Mailbox, at_once: bool) -> Duration {
+    if at_once {
+        return Duration::ZERO;
     }
+    let seconds = mailbox.settings.poll_interval_seconds.unsigned_abs();
+    retry::jitter(Duration::from_secs(seconds.into()))
 }

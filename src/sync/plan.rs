@@ -132,6 +132,7 @@ mod tests {
             port: 995,
             tls: Tls::Implicit,
             tls_ca_pem: None,
+            tls_pin_sha256: None,
             username: "anna".to_owned(),
             auth: Auth::Auto,
             poll_interval_seconds: 60,

@@ -10,16 +10,20 @@ use super::{
     record::Context,
 };
 use crate::{
-    pop3::{self, Connector, Credentials, Server},
+    connection,
+    pop3::{self, Connector, Credentials, Listing},
     store::{
         Store,
         leases::{Counts, Lease},
-        mailboxes::{Auth, Mailbox, Settings, Tls},
-        maildrop::Known,
+        mailboxes::{Mailbox, Settings},
+        maildrop::{Known, UniqueIds},
         messages::MessageState,
         wakeups::Wakeups,
     },
 };
+
+/// Passes that end at the head of an oversize message before it is kept without one.
+const MAX_HEAD_FAILURES: i32 = 3;
 
 /// What the sessions of a pass share.
 #[derive(Debug)]
@@ -31,6 +35,24 @@ pub(super) struct Sessions<'a> {
     pub(super) lease: &'a Lease,
     pub(super) mailbox: &'a Mailbox,
     pub(super) backlog: bool,
+    pub(super) transcript: &'a pop3::Transcript,
+    /// Commands may be sent ahead of replies.
+    pub(super) pipelining: bool,
+}
+
+/// What a session found out of use to the next, however it ended.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    /// Where the maildrop's unique-ids come from.
+    pub(super) unique_ids: Option<UniqueIds>,
+    /// Sending commands ahead of replies may be what went wrong.
+    pub(super) pipelining_failed: bool,
+}
+
+/// How the TRANSACTION state ended.
+struct Done {
+    more: bool,
+    may_quit: bool,
 }
 
 /// How a session ended.
@@ -44,17 +66,41 @@ pub(super) struct SessionEnd {
 
 impl Sessions<'_> {
     /// Runs one session. Whatever it returns, what `counts` says is committed.
-    pub(super) async fn run(&self, counts: &mut Counts) -> Result<SessionEnd, Error> {
+    pub(super) async fn run(
+        &self,
+        credentials: &Credentials,
+        counts: &mut Counts,
+        findings: &mut Findings,
+    ) -> Result<SessionEnd, Error> {
         let settings = &self.mailbox.settings;
-        let credentials = Credentials {
-            username: settings.username.clone(),
-            password: self.store.mailbox_password(self.mailbox.id).await?,
-            auth: auth(settings.auth),
-        };
-        let mut session = self.connector.open(&server(settings), &credentials).await?;
+        let server = connection::server(settings, self.pipelining)?;
+        let mut session = self
+            .connector
+            .open(&server, credentials, self.transcript)
+            .await?;
         let capabilities = session.capabilities().lines.clone();
+        let done = self.transact(&mut session, counts, findings).await;
+        if let Err(Error::Pop3(error)) = &done {
+            findings.pipelining_failed = session.pipelining_failed(error);
+        }
+        let Done { more, may_quit } = done?;
+        // All that was retrieved is committed, so QUIT may take it as popped. Should its reply get
+        // lost, the next listing shows whether the deletions took effect.
+        if may_quit && let Err(error) = session.quit().await {
+            tracing::info!(%error, "the session ended without a reply to QUIT");
+        }
+        Ok(SessionEnd { capabilities, more })
+    }
 
-        let listing = session.listing().await?;
+    /// All between login and QUIT.
+    async fn transact(
+        &self,
+        session: &mut pop3::Session,
+        counts: &mut Counts,
+        findings: &mut Findings,
+    ) -> Result<Done, Error> {
+        let settings = &self.mailbox.settings;
+        let listing = self.list(session, findings).await?;
         let entries: Vec<Entry> = listing
             .entries
             .into_iter()
@@ -69,7 +115,8 @@ impl Sessions<'_> {
 
         let known = self.compare(&unique_ids).await?;
         let plan = plan(&entries, &known, settings, self.backlog && known.is_empty());
-        self.carry_out(&mut session, &plan, counts).await?;
+        let failed_before = counts.failed;
+        self.carry_out(session, &plan, &known, counts).await?;
 
         // An incomplete listing proves nothing about what it lacks, nor which copy is which.
         if listing.complete {
@@ -81,17 +128,38 @@ impl Sessions<'_> {
             } else {
                 self.compare(&unique_ids).await?
             };
-            self.delete_due(&mut session, &entries, &known).await?;
+            self.delete_due(session, &entries, &known).await?;
         }
-        // All that was retrieved is committed, so QUIT may take it as popped. Should its reply get
-        // lost, the next listing shows whether the deletions took effect.
-        if let Err(error) = session.quit().await {
-            tracing::info!(%error, "the session ended without a reply to QUIT");
-        }
-        Ok(SessionEnd {
-            capabilities,
+        // What was retrieved only to tell messages apart may be not committed yet.
+        let all_stored = !plan.more && counts.failed == failed_before;
+        Ok(Done {
             more: plan.more,
+            may_quit: all_stored || !listing.retrieved,
         })
+    }
+
+    async fn list(
+        &self,
+        session: &mut pop3::Session,
+        findings: &mut Findings,
+    ) -> Result<Listing, Error> {
+        let before = findings.unique_ids.map(|source| match source {
+            UniqueIds::Uidl => pop3::UniqueIds::Uidl,
+            UniqueIds::Digests => pop3::UniqueIds::Digests,
+        });
+        let listing = session.listing(before).await?;
+        if let Some(fault) = listing.fault {
+            tracing::warn!(%fault, "the listing is incomplete, so that nothing is deleted");
+        }
+        if findings.unique_ids.is_none() && !listing.entries.is_empty() {
+            let source = match listing.source {
+                pop3::UniqueIds::Uidl => UniqueIds::Uidl,
+                pop3::UniqueIds::Digests => UniqueIds::Digests,
+            };
+            self.store.record_unique_ids(self.lease, source).await?;
+            findings.unique_ids = Some(source);
+        }
+        Ok(listing)
     }
 
     async fn compare(&self, unique_ids: &[Vec<u8>]) -> Result<HashMap<Vec<u8>, Known>, Error> {
@@ -110,6 +178,7 @@ impl Sessions<'_> {
         &self,
         session: &mut pop3::Session,
         plan: &Plan,
+        known: &HashMap<Vec<u8>, Known>,
         counts: &mut Counts,
     ) -> Result<(), Error> {
         let settings = &self.mailbox.settings;
@@ -123,8 +192,6 @@ impl Sessions<'_> {
             backlog: self.backlog,
             notify_backlog: settings.notify_backlog,
         };
-        self.store_oversize(session, &plan.oversize, context, counts)
-            .await?;
         let ingest = Ingest {
             store: self.store,
             wakeups: self.wakeups,
@@ -142,7 +209,10 @@ impl Sessions<'_> {
                 .await?;
             counts.failed += count(&failed);
         }
-        ingested
+        ingested?;
+        // Last, since some servers do not survive a TOP.
+        self.store_oversize(session, &plan.oversize, known, context, counts)
+            .await
     }
 
     /// Keeps the head of messages that are too long.
@@ -150,11 +220,28 @@ impl Sessions<'_> {
         &self,
         session: &mut pop3::Session,
         oversize: &[Entry],
+        known: &HashMap<Vec<u8>, Known>,
         context: Context,
         counts: &mut Counts,
     ) -> Result<(), Error> {
         for entry in oversize {
-            let octets = session.head(entry.number).await?.unwrap_or_default();
+            let failures = known
+                .get(&entry.unique_id)
+                .map_or(0, |known| known.failures);
+            let head = if failures < MAX_HEAD_FAILURES {
+                session.head(entry.number).await
+            } else {
+                Ok(None)
+            };
+            if head.is_err() {
+                // Else every pass would end here.
+                let failed = [entry.listed()];
+                self.store
+                    .record_failed_messages(self.lease, &failed)
+                    .await?;
+                counts.failed += 1;
+            }
+            let octets = head?.unwrap_or_default();
             let fetched = Fetched {
                 entry: entry.clone(),
                 octets,
@@ -200,28 +287,6 @@ impl Sessions<'_> {
             .collect();
         self.store.record_dele_sent(self.lease, &accepted).await?;
         Ok(())
-    }
-}
-
-fn server(settings: &Settings) -> Server {
-    Server {
-        host: settings.host.clone(),
-        port: u16::try_from(settings.port).expect("the schema checks its range"),
-        tls: match settings.tls {
-            Tls::Implicit => pop3::Tls::Implicit,
-            Tls::Starttls => pop3::Tls::Starttls,
-            Tls::None => pop3::Tls::None,
-        },
-        ca_pem: settings.tls_ca_pem.clone(),
-    }
-}
-
-fn auth(auth: Auth) -> pop3::Auth {
-    match auth {
-        Auth::Auto => pop3::Auth::Auto,
-        Auth::UserPass => pop3::Auth::UserPass,
-        Auth::Plain => pop3::Auth::Plain,
-        Auth::Apop => pop3::Auth::Apop,
     }
 }
 

@@ -1,25 +1,18 @@
-//! The HTTP client of webhooks: HTTP/1.1 with connections kept alive, no redirects, no proxy, only
-//! addresses that the egress policy lets through, and bounds on time and on what is read.
+//! The HTTP client of webhooks: a POST and its answer, with bounds on time and on what is read.
 
-use std::{
-    net::IpAddr,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use reqwest::{
-    StatusCode, Url,
+    StatusCode,
     header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER},
-    redirect, retry as resend,
 };
-use rustls::{ClientConfig, crypto::ring};
-use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Settings, failure::Failure, resolver::Resolver, retry};
-use crate::egress::Egress;
-
-const USER_AGENT: &str = concat!("popbridge/", env!("CARGO_PKG_VERSION"));
+use super::{Settings, failure::Failure, retry};
+use crate::egress::{
+    Egress,
+    http::{self, ClientError},
+};
 
 /// Octets of an answer's body after which no more is read, give or take what the connection hands
 /// over at once; the rest is left, and the connection with it.
@@ -28,23 +21,10 @@ const BODY_READ: usize = 8 * 1024;
 /// Octets of an answer's body that the delivery log shows.
 const BODY_KEPT: usize = 1024;
 
-/// The HTTP client cannot be made.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// TLS, most often for want of CA certificates.
-    #[error("cannot set up TLS for webhooks: {0}; install ca-certificates")]
-    Tls(#[from] rustls::Error),
-    /// The HTTP library refuses its settings.
-    #[error("cannot set up HTTP for webhooks: {0}")]
-    Http(#[from] reqwest::Error),
-}
-
 /// Posts to endpoints.
 #[derive(Debug)]
 pub(super) struct Client {
-    http: reqwest::Client,
-    egress: Egress,
-    connect_timeout: Duration,
+    http: http::Client,
     attempt_deadline: Duration,
 }
 
@@ -63,26 +43,9 @@ pub(super) struct Answer {
 impl Client {
     /// A client that keeps as many connections to a host as an endpoint may have attempts.
     pub(super) fn new(egress: Egress, settings: &Settings) -> Result<Self, ClientError> {
-        let mut tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_platform_verifier()?
-            .with_no_client_auth();
-        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .http1_only()
-            .no_proxy()
-            .redirect(redirect::Policy::none())
-            .retry(resend::never())
-            .dns_resolver(Arc::new(Resolver(egress.clone())))
-            .connect_timeout(settings.connect_timeout)
-            .pool_max_idle_per_host(settings.concurrency_per_webhook)
-            .user_agent(USER_AGENT)
-            .build()?;
+        let (limit, idle) = (settings.connect_timeout, settings.concurrency_per_webhook);
         Ok(Self {
-            http,
-            egress,
-            connect_timeout: settings.connect_timeout,
+            http: http::Client::new(egress, limit, idle)?,
             attempt_deadline: settings.attempt_deadline,
         })
     }
@@ -95,12 +58,12 @@ impl Client {
         body: Vec<u8>,
     ) -> Result<Answer, Failure> {
         let deadline = Instant::now() + self.attempt_deadline;
-        let failed = |error| Failure::from_reqwest(error, self.connect_timeout);
+        let failed = |error| Failure::Http(self.http.failure(error));
         let too_late = |_| Failure::Timeout(self.attempt_deadline);
-        let url = self.vet(url)?;
         let request = self
             .http
             .post(url)
+            .map_err(Failure::Http)?
             .headers(headers)
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .body(body);
@@ -119,19 +82,6 @@ impl Client {
             head: shown(&body),
             cut,
         })
-    }
-
-    /// Resolvers are not asked for hosts that are addresses, so those are checked here.
-    fn vet(&self, url: &str) -> Result<Url, Failure> {
-        let url = Url::parse(url).map_err(|_| Failure::Url)?;
-        let host = match url.scheme() {
-            "http" | "https" => url.host_str().ok_or(Failure::Url)?,
-            _ => return Err(Failure::Url),
-        };
-        if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
-            self.egress.check(address)?;
-        }
-        Ok(url)
     }
 }
 

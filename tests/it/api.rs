@@ -1,6 +1,7 @@
 //! The HTTP API over TCP and a real Postgres.
 
 mod access;
+mod credentials;
 mod document;
 mod mailboxes;
 mod messages;

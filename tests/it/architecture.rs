@@ -8,13 +8,21 @@ use std::{
 
 /// Modules of the crate, and what each may name by `crate::`.
 const MAY_USE: &[(&str, &[&str])] = &[
+    ("certificates", &[]),
+    ("chaos", &["certificates"]),
     ("egress", &[]),
     ("message", &[]),
     ("pop3", &["egress"]),
     ("store", &[]),
-    ("sync", &["message", "pop3", "store"]),
+    ("connection", &["pop3", "store"]),
+    ("oauth", &["egress", "store"]),
+    ("sync", &["connection", "message", "oauth", "pop3", "store"]),
     ("webhooks", &["egress", "store"]),
-    ("api", &["message", "pop3", "store"]),
+    ("check", &["config", "egress", "pop3"]),
+    (
+        "api",
+        &["check", "connection", "message", "oauth", "pop3", "store"],
+    ),
 ];
 
 #[test]

@@ -6,6 +6,9 @@
 
 mod api;
 mod architecture;
+mod chaos;
+mod check;
+mod interop;
 mod message;
 mod pop3;
 mod private_postgres;

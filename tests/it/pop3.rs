@@ -2,10 +2,11 @@
 
 use std::{sync::OnceLock, time::Duration};
 
-use popbridge::pop3::{Connector, Deadlines, Error, Retrieved, Session};
+use popbridge::pop3::{Connector, Deadlines, Error, Retrieved, Session, Transcript};
 
 use crate::support::pop3_peer::{Running, connector, credentials};
 
+mod bearer;
 mod connecting;
 mod encrypting;
 mod ending;
@@ -18,13 +19,15 @@ async fn open(peer: &Running) -> Result<Session, Error> {
     // Reading the machine's certificates takes longer than a session.
     static CONNECTOR: OnceLock<Connector> = OnceLock::new();
     let connector = CONNECTOR.get_or_init(|| connector(Deadlines::default()));
-    connector.open(&peer.server, &credentials()).await
+    connector
+        .open(&peer.server, &credentials(), &Transcript::default())
+        .await
 }
 
 /// Opens a session with other deadlines.
 async fn open_within(peer: &Running, deadlines: Deadlines) -> Result<Session, Error> {
     connector(deadlines)
-        .open(&peer.server, &credentials())
+        .open(&peer.server, &credentials(), &Transcript::default())
         .await
 }
 
@@ -39,7 +42,7 @@ async fn refusal(peer: &Running) -> (&'static str, String) {
 
 /// Retrieves everything that is listed: each message's octets, or the refusal.
 async fn retrieve_all(session: &mut Session) -> Result<Vec<Result<Vec<u8>, String>>, Error> {
-    let listing = session.listing().await?;
+    let listing = session.listing(None).await?;
     let wanted = listing
         .entries
         .into_iter()

@@ -2,3 +2,4 @@
 
 mod dovecot;
 mod killed;
+mod oauth;

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 pub(crate) mod app;
 pub(crate) mod database;
 pub(crate) mod pop3_peer;
+pub(crate) mod popbridge;
+pub(crate) mod token_endpoint;
 pub(crate) mod world;
 
 /// Asks again and again until there is an answer; a test waits for nothing longer than a minute.

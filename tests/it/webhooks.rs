@@ -223,6 +223,7 @@ fn mailbox() -> MailboxSettings {
         port: 995,
         tls: Tls::Implicit,
         tls_ca_pem: None,
+        tls_pin_sha256: None,
         username: "anna".into(),
         auth: Auth::Auto,
         poll_interval_seconds: 60,

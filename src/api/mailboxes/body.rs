@@ -2,18 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use self::credential::OAuth2Body;
 use super::super::{
     document,
     extract::{Field, Mistakes},
     problem::Problem,
 };
-use crate::store::mailboxes::{Auth, DeletePolicy, InitialSync, Settings, Tls};
+use crate::store::{
+    credentials::Credential,
+    mailboxes::{Auth, DeletePolicy, InitialSync, Mailbox, Settings, Tls},
+};
 
+mod credential;
 mod rules;
 
 /// A mailbox as users send it, whole or in part. All fields are optional to serde, so that all
@@ -44,6 +48,12 @@ pub(super) struct MailboxBody {
     #[schema(value_type = Option<String>, max_length = 65536)]
     #[serde(default)]
     tls_ca_pem: Field<Option<String>>,
+    /// SHA-256 of the server's public key (SPKI), in base64 or hexadecimal; null: any key. Without
+    /// `tls_ca_pem` this key alone is trusted, whatever the certificate says around it; with it,
+    /// both have to be right.
+    #[schema(value_type = Option<String>, max_length = 128, example = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=")]
+    #[serde(default)]
+    tls_pin_sha256: Field<Option<String>>,
     /// Who logs in.
     #[schema(value_type = String, required, min_length = 1, max_length = 500, example = "anna@example.com")]
     #[serde(default)]
@@ -52,10 +62,15 @@ pub(super) struct MailboxBody {
     #[schema(value_type = Auth, default = "auto")]
     #[serde(default)]
     auth: Field<Auth>,
-    /// Stored encrypted; it never comes back.
-    #[schema(value_type = String, required, write_only, min_length = 1, max_length = 1000, format = Password)]
+    /// This or `oauth2` is required to register a mailbox, and again with a new `host`, a change of
+    /// `tls` to `none`, or there a new `port`. Stored encrypted; it never comes back.
+    #[schema(value_type = String, write_only, min_length = 1, max_length = 1000, format = Password)]
     #[serde(default)]
     password: Field<String>,
+    /// Instead of a password. Stored encrypted; it never comes back.
+    #[schema(value_type = OAuth2Body, write_only)]
+    #[serde(default)]
+    oauth2: Field<OAuth2Body>,
     /// Seconds between two syncs.
     #[schema(value_type = i32, minimum = 1, maximum = 86400, default = 60)]
     #[serde(default)]
@@ -105,18 +120,25 @@ document::request_body! {
 }
 
 impl MailboxBody {
-    /// The settings and the password of a mailbox to register.
-    pub(super) fn into_new(mut self) -> Result<(Settings, SecretString), Problem> {
+    /// The settings of a mailbox to register, and what logs in.
+    pub(super) fn into_new(mut self) -> Result<(Settings, Credential), Problem> {
         let mut mistakes = Mistakes::default();
         for (field, absent) in [
             ("/host", self.host.is_absent()),
             ("/username", self.username.is_absent()),
-            ("/password", self.password.is_absent()),
         ] {
             mistakes.check(!absent, field, "is required");
         }
+        if self.password.is_absent() && self.oauth2.is_absent() {
+            match self.auth {
+                Field::Given(Auth::Xoauth2 | Auth::Oauthbearer) => {
+                    mistakes.add("/oauth2", "is required");
+                }
+                _ => mistakes.add("/password", "is required, or else `oauth2`"),
+            }
+        }
         let (no_name, no_port) = (self.name.is_absent(), self.port.is_absent());
-        let password = self.take_password(&mut mistakes);
+        let credential = self.take_credential(&mut mistakes);
         let mut settings = self.apply(DEFAULTS, &mut mistakes);
         if no_port {
             settings.port = match settings.tls {
@@ -131,16 +153,22 @@ impl MailboxBody {
             settings.name = name.take(rules::MAX_NAME).collect();
         }
         rules::check(&settings, &mut mistakes);
-        mistakes.into_result((settings, password.unwrap_or_default()))
+        if let Some(credential) = &credential {
+            credential::check_login(&settings, credential.kind(), &mut mistakes);
+        }
+        let credential = credential.unwrap_or_else(|| Credential::from(""));
+        mistakes.into_result((settings, credential))
     }
 
-    /// `current` with what this changes, and the password where it is a new one.
+    /// The settings of `mailbox` with what this changes, and what logs in where that is new.
     pub(super) fn into_changed(
         mut self,
-        mut current: Settings,
-    ) -> Result<(Settings, Option<SecretString>), Problem> {
+        mailbox: &Mailbox,
+    ) -> Result<(Settings, Option<Credential>), Problem> {
         let mut mistakes = Mistakes::default();
-        let password = self.take_password(&mut mistakes);
+        let given = !self.password.is_absent() || !self.oauth2.is_absent();
+        let credential = self.take_credential(&mut mistakes);
+        let mut current = mailbox.settings.clone();
         if let Field::Given(policy) = self.delete_policy
             && policy != DeletePolicy::AfterDays
         {
@@ -149,20 +177,14 @@ impl MailboxBody {
         }
         let settings = self.apply(current, &mut mistakes);
         rules::check(&settings, &mut mistakes);
-        mistakes.into_result((settings, password))
-    }
-
-    fn take_password(&mut self, mistakes: &mut Mistakes) -> Option<SecretString> {
-        let password = match std::mem::take(&mut self.password) {
-            // serde's words would repeat the value.
-            Field::Wrong(_) => {
-                mistakes.add("/password", "must be a string");
-                None
-            }
-            password => password.take("/password", mistakes),
-        }?;
-        rules::check_password(&password, mistakes);
-        Some(password.into())
+        if !given {
+            credential::check_same_server(mailbox, &settings, &mut mistakes);
+        }
+        let kind = credential
+            .as_ref()
+            .map_or(mailbox.credential, Credential::kind);
+        credential::check_login(&settings, kind, &mut mistakes);
+        mistakes.into_result((settings, credential))
     }
 
     fn apply(self, mut settings: Settings, mistakes: &mut Mistakes) -> Settings {
@@ -183,6 +205,7 @@ impl MailboxBody {
             port,
             tls,
             tls_ca_pem,
+            tls_pin_sha256,
             username,
             auth,
             poll_interval_seconds,
@@ -195,6 +218,7 @@ impl MailboxBody {
             max_bytes_per_session,
             paused,
         );
+        rules::normalise_pin(&mut settings, mistakes);
         settings
     }
 }
@@ -207,6 +231,7 @@ const DEFAULTS: Settings = Settings {
     port: 995,
     tls: Tls::Implicit,
     tls_ca_pem: None,
+    tls_pin_sha256: None,
     username: String::new(),
     auth: Auth::Auto,
     poll_interval_seconds: 60,

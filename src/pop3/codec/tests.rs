@@ -1,39 +1,5 @@
-#![expect(
-    clippy::indexing_slicing,
-    reason = "a test that slices wrongly fails, as it should"
-)]
-
-use proptest::prelude::*;
-
 use super::*;
-
-/// What comes out of a body: its octets, and what is left behind the terminator.
-type Decoded = (Vec<u8>, Option<Vec<u8>>);
-
-/// Feeds the pieces one after the other, as reads would.
-fn decode(eol: Eol, pieces: &[&[u8]]) -> Decoded {
-    let (mut body, mut data, mut buffer) = (Body::new(eol), Vec::new(), Vec::new());
-    for (index, piece) in pieces.iter().enumerate() {
-        buffer.extend_from_slice(piece);
-        loop {
-            match body.step(&buffer) {
-                Step::More => break,
-                Step::Data { skip, len } => {
-                    assert!(len > 0, "every step makes progress");
-                    data.extend_from_slice(&buffer[skip..skip + len]);
-                    buffer.drain(..skip + len);
-                }
-                Step::End(len) => {
-                    buffer.drain(..len);
-                    buffer.extend(pieces[index + 1..].concat());
-                    return (data, Some(buffer));
-                }
-            }
-        }
-        assert!(buffer.len() <= 2, "no more than an undecided dot is kept");
-    }
-    (data, None)
-}
+use crate::pop3::fuzzing::{Decoded, decode};
 
 /// At once, octet by octet, and cut in two and three at every place.
 fn decode_every_way(eol: Eol, wire: &[u8]) -> Decoded {
@@ -199,83 +165,6 @@ fn the_beginning_of_a_status_is_recognised() {
         (b"+ERR", false),
     ] {
         assert_eq!(may_be_status(input), expected, "{}", input.escape_ascii());
-    }
-}
-
-/// Byte-stuffs as a server does (RFC 1939, section 3); the text ends with CRLF.
-fn stuff(text: &[u8]) -> Vec<u8> {
-    let mut wire = Vec::new();
-    for (index, octet) in text.iter().enumerate() {
-        if *octet == b'.' && (index == 0 || text[..index].ends_with(b"\r\n")) {
-            wire.push(b'.');
-        }
-        wire.push(*octet);
-    }
-    wire.extend(b".\r\n");
-    wire
-}
-
-/// Text made of the octets that framing is about.
-fn awkward(max: usize) -> impl Strategy<Value = Vec<u8>> {
-    let octet = prop_oneof![
-        Just(b'.'),
-        Just(b'\r'),
-        Just(b'\n'),
-        Just(b'a'),
-        any::<u8>()
-    ];
-    prop::collection::vec(octet, 0..max)
-}
-
-fn cut<'a>(wire: &'a [u8], places: &[prop::sample::Index]) -> Vec<&'a [u8]> {
-    let mut ends: Vec<_> = places
-        .iter()
-        .map(|place| place.index(wire.len() + 1))
-        .collect();
-    ends.push(wire.len());
-    ends.sort_unstable();
-    let mut start = 0;
-    ends.into_iter()
-        .map(|end| &wire[std::mem::replace(&mut start, end)..end])
-        .collect()
-}
-
-proptest! {
-    #[test]
-    fn unstuffing_undoes_stuffing(
-        mut text in awkward(200),
-        places in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
-    ) {
-        if !text.is_empty() {
-            text.extend(b"\r\n");
-        }
-        let wire = stuff(&text);
-        prop_assert_eq!(decode(Eol::Crlf, &cut(&wire, &places)), (text, Some(vec![])));
-    }
-
-    #[test]
-    fn garbage_decodes_alike_however_it_is_cut(
-        wire in awkward(200),
-        lf in any::<bool>(),
-        places in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
-    ) {
-        let eol = if lf { Eol::Lf } else { Eol::Crlf };
-        prop_assert_eq!(decode(eol, &cut(&wire, &places)), decode(eol, &[&wire]));
-    }
-
-    #[test]
-    fn lines_come_out_alike_however_they_are_cut(
-        wire in awkward(200),
-        places in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
-    ) {
-        let lines = |pieces: &[&[u8]]| {
-            let (mut found, mut lines) = (Vec::new(), Lines::default());
-            for piece in pieces {
-                lines.push(piece, |line| found.push(line.to_vec())).unwrap();
-            }
-            found
-        };
-        prop_assert_eq!(lines(&cut(&wire, &places)), lines(&[&wire]));
     }
 }
 

@@ -1,4 +1,4 @@
-//! One mechanism, spoken by async-pop through a relay.
+//! A password by one mechanism, spoken by async-pop through a relay.
 //!
 //! async-pop never sees the socket. It talks into a pipe, and the relay passes its commands and
 //! the server's lines on one at a time. So every line is bounded and has a deadline, end of stream
@@ -14,42 +14,59 @@ use async_pop::{
 use async_trait::async_trait;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use md5::{Digest, Md5};
-use secrecy::ExposeSecret;
 use tokio::io::{
     AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, DuplexStream, duplex,
 };
 
 use crate::pop3::{
-    Auth, Capabilities, Credentials, Error, Refusal,
+    Capabilities, Error, PasswordMechanism, Refusal,
     codec::{self, MAX_LINE, Status},
-    reply::printable,
+    quirks::{self, Meaning},
+    reply::{printable, without},
     wire::Wire,
 };
+
+/// Who logs in.
+#[derive(Clone, Copy)]
+pub(super) struct Login<'a> {
+    pub(super) username: &'a str,
+    pub(super) password: &'a str,
+}
+
+impl Login<'_> {
+    /// The message of SASL PLAIN, as it is sent.
+    fn plain(self) -> String {
+        let Self { username, password } = self;
+        STANDARD.encode(format!("\0{username}\0{password}"))
+    }
+}
 
 /// Logs in over this line, which has to be the one that the user asked for.
 pub(super) async fn authenticate(
     wire: &mut Wire,
     greeting: &[u8],
-    credentials: &Credentials,
+    login: Login<'_>,
+    mechanism: PasswordMechanism,
     capabilities: Option<&Capabilities>,
     encrypted: bool,
 ) -> Result<(), Error> {
-    let mechanism = choose(credentials.auth, greeting, capabilities, encrypted)?;
+    let mechanism = choose(mechanism, greeting, capabilities, encrypted)?;
     let clock = wire.clock();
+    wire.hide([login.password, &login.plain()]);
     let (near, far) = duplex(2 * MAX_LINE);
     let mut relay = Relay {
         wire,
-        credentials,
+        login,
         refusal: None,
     };
     let outcome = tokio::select! {
         biased;
-        outcome = dialogue(near, mechanism, credentials) => outcome,
+        outcome = dialogue(near, mechanism, login) => outcome,
         broken = relay.run(far, greeting) => match broken? {},
     };
     match (outcome, relay.refusal) {
         (Ok(()), None) => Ok(()),
-        (_, Some(text)) => Err(refused(&text, credentials)),
+        (_, Some(text)) => Err(refused(&text, login)),
         (Err(_), None) => Err(clock.protocol("the server's answer to the login made no sense")),
     }
 }
@@ -63,7 +80,7 @@ enum Mechanism {
 
 /// Chooses the one mechanism of this connection: a second try would count as a second failure.
 fn choose(
-    auth: Auth,
+    mechanism: PasswordMechanism,
     greeting: &[u8],
     capabilities: Option<&Capabilities>,
     encrypted: bool,
@@ -71,21 +88,23 @@ fn choose(
     let announced = capabilities.and_then(|capabilities| capabilities.sasl.as_deref());
     let plain = announced.map(|mechanisms| mechanisms.iter().any(|name| name == "PLAIN"));
     let unsupported = |reason: &str| Err(Error::AuthUnsupported(reason.to_owned()));
-    match auth {
-        Auth::UserPass => Ok(Mechanism::UserPass),
-        Auth::Plain if plain == Some(false) => {
+    match mechanism {
+        PasswordMechanism::UserPass => Ok(Mechanism::UserPass),
+        PasswordMechanism::Plain if plain == Some(false) => {
             unsupported("the server does not offer SASL PLAIN; use auth user_pass or auto")
         }
-        Auth::Plain => Ok(Mechanism::Plain),
-        Auth::Apop => match timestamp(greeting) {
+        PasswordMechanism::Plain => Ok(Mechanism::Plain),
+        PasswordMechanism::Apop => match timestamp(greeting) {
             Some(timestamp) => Ok(Mechanism::Apop { timestamp }),
             None => unsupported(
                 "the server does not offer APOP (or not after STLS); use auth auto over TLS",
             ),
         },
-        Auth::Auto if plain == Some(true) => Ok(Mechanism::Plain),
+        PasswordMechanism::Auto if plain == Some(true) => Ok(Mechanism::Plain),
         // It says what it has, and USER is not among it.
-        Auth::Auto if plain == Some(false) && capabilities.is_some_and(|found| !found.user) => {
+        PasswordMechanism::Auto
+            if plain == Some(false) && capabilities.is_some_and(|found| !found.user) =>
+        {
             if encrypted {
                 unsupported("the server takes no passwords, only what its SASL capability lists")
             } else {
@@ -94,7 +113,7 @@ fn choose(
                 )
             }
         }
-        Auth::Auto => Ok(Mechanism::UserPass),
+        PasswordMechanism::Auto => Ok(Mechanism::UserPass),
     }
 }
 
@@ -113,12 +132,8 @@ fn timestamp(greeting: &[u8]) -> Option<String> {
 async fn dialogue(
     near: DuplexStream,
     mechanism: Mechanism,
-    credentials: &Credentials,
+    Login { username, password }: Login<'_>,
 ) -> PopResult<()> {
-    let Credentials {
-        username, password, ..
-    } = credentials;
-    let password = password.expose_secret();
     let mut client = async_pop::new(near).await?;
     match mechanism {
         // async-pop knows of no capabilities, so that this is USER and PASS and nothing before.
@@ -180,7 +195,7 @@ impl Authenticator for Plain {
 
 struct Relay<'a> {
     wire: &'a mut Wire,
-    credentials: &'a Credentials,
+    login: Login<'a>,
     /// The server's last word, if it was `-ERR`: what follows that.
     refusal: Option<Vec<u8>>,
 }
@@ -211,7 +226,7 @@ impl Relay<'_> {
                 (None, b"+") => b"+ \r\n".to_vec(),
                 (None, [b'+', b' ', ..]) => with_crlf(line),
                 (None, _) => {
-                    let line = printable(&without_secret(line, self.credentials));
+                    let line = printable(&without_secret(line, self.login));
                     return Err(clock.protocol(format!("the server answered \"{line}\"")));
                 }
             };
@@ -224,42 +239,23 @@ fn with_crlf(line: &[u8]) -> Vec<u8> {
     [line, b"\r\n"].concat()
 }
 
-/// What a `-ERR` at login means. Without a response code the text has to do.
-fn refused(text: &[u8], credentials: &Credentials) -> Error {
-    let mut refusal = Refusal::parse(text);
-    let lower = refusal.text.to_lowercase();
-    let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-    let otherwise = if says(&["plaintext auth", "plain text auth", "cleartext auth"]) {
-        |refusal: Refusal| {
-            Error::AuthUnsupported(format!("{refusal}; set tls to implicit or starttls"))
-        }
-    } else if says(&["in use"]) || (says(&["lock"]) && !says(&["account", "blocked", "user"])) {
-        Error::InUse
-    } else if says(&[
-        "unavailable",
-        "wait",
-        "too many",
-        "exceed",
-        "limit",
-        "frequen",
-        "\u{9891}",
-    ]) {
-        Error::ServerTemporary
-    } else {
-        Error::AuthFailed
-    };
-    refusal.text = Refusal::parse(&without_secret(text, credentials)).text;
-    Error::refused(refusal, otherwise)
+/// What a `-ERR` at login means.
+fn refused(text: &[u8], login: Login<'_>) -> Error {
+    let meaning = quirks::meaning(&Refusal::parse(text), login.username);
+    let refusal = Refusal::parse(&without_secret(text, login));
+    match meaning {
+        Meaning::InUse => Error::InUse(refusal),
+        Meaning::LoginDelay => Error::LoginDelay(refusal),
+        Meaning::Temporary => Error::ServerTemporary(refusal),
+        Meaning::Permanent => Error::ServerPermanent(refusal),
+        Meaning::NeedsTls => Error::needs_tls(&refusal),
+        Meaning::Credentials => Error::AuthFailed(refusal),
+    }
 }
 
 /// Some servers repeat the line that they did not like.
-fn without_secret(line: &[u8], credentials: &Credentials) -> Vec<u8> {
-    let password = credentials.password.expose_secret();
-    let plain = STANDARD.encode(format!("\0{}\0{password}", credentials.username));
-    let line = String::from_utf8_lossy(line);
-    line.replace(password, "***")
-        .replace(&plain, "***")
-        .into_bytes()
+fn without_secret(line: &[u8], login: Login<'_>) -> Vec<u8> {
+    without(&[login.password, &login.plain()], line)
 }
 
 #[cfg(test)]

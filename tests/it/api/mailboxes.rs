@@ -1,6 +1,8 @@
 //! Mailboxes: made, read, changed, deleted; and what is refused.
 
+use popbridge::store::credentials::StoredCredential;
 use reqwest::{Method, StatusCode};
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -115,7 +117,6 @@ async fn each_wrong_value_is_refused() {
         ("/name", "name", json!("a\u{0}b")),
         ("/external_id", "external_id", json!("a\u{0}b")),
         ("/auth", "auth", json!("xoauth2")),
-        ("/oauth2", "oauth2", json!({})),
         ("/retention", "retention", json!({ "max_age_days": 7 })),
         ("/tls_pin_sha256", "tls_pin_sha256", json!("00")),
         ("/initial_sync", "initial_sync", json!({ "last_n": 0 })),
@@ -214,8 +215,24 @@ async fn patch_may_change_the_password_alone() {
         )
         .await;
     assert_eq!(reply.status, 200);
-    let password = app.store.mailbox_password(id).await.unwrap();
-    assert_eq!(secrecy::ExposeSecret::expose_secret(&password), "new");
+    match app.store.mailbox_credential(id).await.unwrap() {
+        StoredCredential::Password(password) => assert_eq!(password.expose_secret(), "new"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_pin_is_kept_in_one_form_whatever_way_it_is_written() {
+    let app = App::start().await;
+    let path = format!("/v1/mailboxes/{}", app.mailbox().await);
+    let base64 = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
+    let hexadecimal = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    for pin in [base64, hexadecimal] {
+        let changed = app.patch(&path, &json!({ "tls_pin_sha256": pin })).await;
+        assert_eq!(changed.json()["tls_pin_sha256"], base64);
+    }
+    let cleared = app.patch(&path, &json!({ "tls_pin_sha256": null })).await;
+    assert_eq!(cleared.json()["tls_pin_sha256"], Value::Null);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use popbridge::{
     egress::Egress,
-    pop3::{Connector, Deadlines, Server, Tls},
+    pop3::{Connector, Deadlines, Server, Tls, Transcript},
 };
 
 use super::{SOON, open, open_within, refusal};
@@ -14,12 +14,14 @@ fn server(host: &str, port: u16) -> Server {
         port,
         tls: Tls::None,
         ca_pem: None,
+        pin: None,
+        pipelining: true,
     }
 }
 
 async fn code(server: &Server) -> (&'static str, String) {
     let error = connector(Deadlines::default())
-        .open(server, &credentials())
+        .open(server, &credentials(), &Transcript::default())
         .await
         .unwrap_err();
     (error.code(), error.to_string())
@@ -54,7 +56,10 @@ async fn loopback_is_refused_unless_it_is_allowed() {
             host: host.into(),
             ..peer.server.clone()
         };
-        let error = connector.open(&server, &credentials()).await.unwrap_err();
+        let error = connector
+            .open(&server, &credentials(), &Transcript::default())
+            .await
+            .unwrap_err();
         assert_eq!(error.code(), "egress_refused", "{host}");
         assert!(
             error.to_string().contains("POPBRIDGE_EGRESS_ALLOW"),

@@ -1,7 +1,7 @@
-use popbridge::pop3::{Deadlines, Server, Tls};
+use popbridge::pop3::{CertificateFault, Deadlines, Error, KeyPin, Server, Tls, Transcript};
 
 use super::{SOON, open, open_within, refusal, retrieve_all};
-use crate::support::pop3_peer::{Answer, Certificate, Peer, Running};
+use crate::support::pop3_peer::{Answer, Certificate, Peer, Running, connector, credentials};
 
 /// The same peer, asked for in another way.
 fn with_server(mut peer: Running, change: impl FnOnce(&mut Server)) -> Running {
@@ -118,6 +118,125 @@ async fn a_useless_ca_is_refused_before_anything_is_sent() {
         assert_eq!(code, "tls_ca_invalid");
         assert!(detail.contains("tls_ca_pem"), "{detail}");
     }
+}
+
+#[tokio::test]
+async fn a_pinned_key_is_trusted_for_its_own_sake() {
+    for certificate in [
+        Certificate::self_signed(true, true),
+        Certificate::issued(&["elsewhere"]),
+    ] {
+        let peer = Peer::new(Tls::Implicit)
+            .certificate(certificate)
+            .start()
+            .await;
+        let pin = pin_of(&peer).await;
+        let peer = with_server(peer, |server| {
+            server.ca_pem = None;
+            server.pin = Some(pin);
+        });
+        open(&peer).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn another_key_than_the_pinned_one_is_refused_whoever_vouches_for_it() {
+    let other: KeyPin = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
+        .parse()
+        .unwrap();
+    for tls in [Tls::Implicit, Tls::Starttls] {
+        let peer = Peer::new(tls).start().await;
+        let peer = with_server(peer, |server| server.pin = Some(other));
+        let (code, detail) = refusal(&peer).await;
+        assert_eq!(code, "tls_pin_mismatch");
+        assert!(detail.contains("tls_pin_sha256"), "{detail}");
+        assert!(!peer.commands().iter().any(|line| line.contains("hunter2")));
+    }
+}
+
+#[tokio::test]
+async fn a_pin_beside_a_ca_takes_nothing_away_from_the_ca() {
+    let certificate = Certificate::issued(&["elsewhere"]);
+    let peer = Peer::new(Tls::Implicit)
+        .certificate(certificate)
+        .start()
+        .await;
+    let pin = pin_of(&peer).await;
+    let peer = with_server(peer, |server| server.pin = Some(pin));
+    assert_eq!(refusal(&peer).await.0, "tls_certificate_name_mismatch");
+}
+
+/// The pin of the peer's key, as the refusal of a wrong one tells it.
+async fn pin_of(peer: &Running) -> KeyPin {
+    let mut server = peer.server.clone();
+    server.pin = Some(
+        "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
+            .parse()
+            .unwrap(),
+    );
+    let refused = connector(Deadlines::default())
+        .open(&server, &credentials(), &Transcript::default())
+        .await;
+    match refused {
+        Err(Error::Certificate {
+            fault: CertificateFault::KeyNotPinned { key: Some(key) },
+            ..
+        }) => key,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_later_session_resumes_the_tls_of_an_earlier_one() {
+    let connector = connector(Deadlines::default());
+    for tls in [Tls::Implicit, Tls::Starttls] {
+        let peer = Peer::new(tls).start().await;
+        let mut resumed = Vec::new();
+        for _ in 0..3 {
+            let transcript = Transcript::default();
+            let opened = connector
+                .open(&peer.server, &credentials(), &transcript)
+                .await;
+            opened.unwrap().quit().await.unwrap();
+            resumed.push(transcript.tls().unwrap().resumed);
+        }
+        assert_eq!(resumed, [false, true, true], "{tls:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_is_not_resumed_by_whom_its_certificate_would_not_convince() {
+    let connector = connector(Deadlines::default());
+    let peer = Peer::new(Tls::Implicit).start().await;
+    let open = |server: Server| {
+        let connector = connector.clone();
+        async move {
+            let opened = connector
+                .open(&server, &credentials(), &Transcript::default())
+                .await;
+            opened.map(|_| ()).map_err(|error| error.code())
+        }
+    };
+    open(peer.server.clone()).await.unwrap();
+    let mut suspicious = peer.server.clone();
+    suspicious.ca_pem = Some(Certificate::issued(&["localhost"]).ca_pem);
+    assert_eq!(open(suspicious).await, Err("tls_certificate_untrusted"));
+}
+
+#[tokio::test]
+async fn what_tls_agreed_on_can_be_told() {
+    let peer = Peer::new(Tls::Implicit).start().await;
+    let transcript = Transcript::default();
+    let opened = connector(Deadlines::default())
+        .open(&peer.server, &credentials(), &transcript)
+        .await;
+    opened.unwrap();
+    let facts = transcript.tls().unwrap();
+    assert_eq!(facts.version, "TLSv1.3");
+    let certificate = &facts.certificates[0];
+    assert_eq!(certificate.names, ["localhost", "127.0.0.1"]);
+    assert_eq!(certificate.key_pin, Some(pin_of(&peer).await));
+    assert!(certificate.not_before < certificate.not_after);
 }
 
 #[tokio::test]

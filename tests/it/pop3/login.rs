@@ -1,11 +1,11 @@
-use popbridge::pop3::{Auth, Credentials, Deadlines, Tls};
+use popbridge::pop3::{Credentials, Deadlines, PasswordMechanism, Tls, Transcript};
 
 use super::{SOON, open, open_within, refusal};
-use crate::support::pop3_peer::{Answer, Peer, Running, connector, credentials};
+use crate::support::pop3_peer::{Answer, Peer, Running, connector, credentials, password};
 
 async fn log_in(peer: &Running, credentials: &Credentials) -> Result<(), &'static str> {
     let opened = connector(Deadlines::default())
-        .open(&peer.server, credentials)
+        .open(&peer.server, credentials, &Transcript::default())
         .await;
     opened.map(|_| ()).map_err(|error| error.code())
 }
@@ -21,17 +21,43 @@ async fn auto_logs_in_with_sasl_plain_in_one_line() {
 }
 
 #[tokio::test]
+async fn without_tls_auto_logs_in_where_that_was_asked_for_by_name() {
+    for (capabilities, login) in [
+        (
+            vec!["USER", "SASL PLAIN"],
+            "AUTH PLAIN AHVzZXIAaHVudGVyMg==",
+        ),
+        (vec!["USER"], "USER user"),
+    ] {
+        let peer = Peer::new(Tls::None).capabilities(&capabilities);
+        let peer = peer.start().await;
+        open(&peer).await.unwrap();
+        assert_eq!(peer.commands()[1], login);
+    }
+}
+
+#[tokio::test]
+async fn auto_never_takes_apop() {
+    let greeting = Answer::Send(b"+OK <1896.697170952@dbc.mtview.ca.us>\r\n".into());
+    let peer = Peer::new(Tls::None)
+        .greeting(greeting)
+        .capabilities(&["TOP", "UIDL"]);
+    let peer = peer.start().await;
+    open(&peer).await.unwrap();
+    assert_eq!(
+        peer.commands(),
+        ["CAPA", "USER user", "PASS hunter2", "CAPA"]
+    );
+}
+
+#[tokio::test]
 async fn a_long_password_is_sent_after_the_challenge() {
     for challenge in ["+ \r\n", "+\r\n"] {
         let peer = Peer::new(Tls::Implicit)
             .sends("AUTH", challenge)
             .start()
             .await;
-        let password = "p".repeat(300);
-        let credentials = Credentials {
-            password: password.into(),
-            ..credentials()
-        };
+        let credentials = password("user", &"p".repeat(300), PasswordMechanism::Auto);
         log_in(&peer, &credentials).await.unwrap();
         assert_eq!(peer.count("AUTH PLAIN"), 1);
     }
@@ -40,19 +66,12 @@ async fn a_long_password_is_sent_after_the_challenge() {
 #[tokio::test]
 async fn user_and_pass_go_out_as_they_are() {
     let peer = Peer::new(Tls::Implicit).start().await;
-    let password = " with  spaces, \u{fc}ml\u{e4}uts ".to_owned();
-    let credentials = Credentials {
-        auth: Auth::UserPass,
-        password: password.clone().into(),
-        ..credentials()
-    };
+    let secret = " with  spaces, \u{fc}ml\u{e4}uts ";
+    let credentials = password("user", secret, PasswordMechanism::UserPass);
     log_in(&peer, &credentials).await.unwrap();
     let commands = peer.commands();
     assert_eq!(commands[..2], ["CAPA", "USER user"]);
-    assert_eq!(
-        commands[2].trim_end(),
-        format!("PASS {password}").trim_end()
-    );
+    assert_eq!(commands[2].trim_end(), format!("PASS {secret}").trim_end());
 }
 
 #[tokio::test]
@@ -63,11 +82,7 @@ async fn apop_sends_a_digest_and_no_password() {
         .greeting(Answer::Send(greeting.into()))
         .start()
         .await;
-    let credentials = Credentials {
-        username: "mrose".into(),
-        password: "tanstaaf".into(),
-        auth: Auth::Apop,
-    };
+    let credentials = password("mrose", "tanstaaf", PasswordMechanism::Apop);
     log_in(&peer, &credentials).await.unwrap();
     assert_eq!(
         peer.commands()[1],
@@ -81,11 +96,12 @@ async fn a_mechanism_that_the_server_lacks_is_not_tried() {
         .capabilities(&["SASL XOAUTH2"])
         .start()
         .await;
-    for auth in [Auth::Auto, Auth::Plain, Auth::Apop] {
-        let credentials = Credentials {
-            auth,
-            ..credentials()
-        };
+    for mechanism in [
+        PasswordMechanism::Auto,
+        PasswordMechanism::Plain,
+        PasswordMechanism::Apop,
+    ] {
+        let credentials = password("user", "hunter2", mechanism);
         assert_eq!(log_in(&peer, &credentials).await, Err("auth_unsupported"));
     }
     assert!(peer.commands().iter().all(|line| line == "CAPA"));
@@ -175,7 +191,9 @@ async fn a_session_can_be_opened_and_used_on_any_thread() {
     let peer = Peer::new(Tls::Implicit).start().await;
     let (connector, server) = (connector(Deadlines::default()), peer.server.clone());
     let task = tokio::spawn(async move {
-        let mut session = connector.open(&server, &credentials()).await?;
+        let mut session = connector
+            .open(&server, &credentials(), &Transcript::default())
+            .await?;
         super::retrieve_all(&mut session).await?;
         session.quit().await
     });
@@ -186,10 +204,7 @@ async fn a_session_can_be_opened_and_used_on_any_thread() {
 async fn apop_does_not_use_a_timestamp_from_before_tls() {
     let greeting = Answer::Send(b"+OK <1896.697170952@dbc.mtview.ca.us>\r\n".into());
     let peer = Peer::new(Tls::Starttls).greeting(greeting).start().await;
-    let credentials = Credentials {
-        auth: Auth::Apop,
-        ..credentials()
-    };
+    let credentials = password("user", "hunter2", PasswordMechanism::Apop);
     assert_eq!(log_in(&peer, &credentials).await, Err("auth_unsupported"));
 }
 
@@ -197,16 +212,11 @@ async fn apop_does_not_use_a_timestamp_from_before_tls() {
 async fn credentials_that_would_inject_a_command_are_not_sent() {
     let peer = Peer::new(Tls::None).start().await;
     for bad in ["", "a\rb", "a\nDELE 1", "a\0b"] {
-        let user = Credentials {
-            username: bad.into(),
-            ..credentials()
-        };
-        let password = Credentials {
-            password: bad.into(),
-            ..credentials()
-        };
-        assert_eq!(log_in(&peer, &user).await, Err("credentials_invalid"));
-        assert_eq!(log_in(&peer, &password).await, Err("credentials_invalid"));
+        for (username, secret) in [(bad, "hunter2"), ("user", bad)] {
+            let credentials = password(username, secret, PasswordMechanism::Auto);
+            let opened = log_in(&peer, &credentials).await;
+            assert_eq!(opened, Err("credentials_invalid"));
+        }
     }
     assert!(peer.commands().is_empty());
 }

@@ -149,7 +149,7 @@ async fn a_session_cut_at_any_octet_passes_off_no_part_as_a_whole() {
 /// A session from login to QUIT; `whole` are the messages that came to their end.
 async fn run(peer: &Running, whole: &mut Vec<String>) -> Result<(), Error> {
     let mut session = open(peer).await?;
-    let listing = session.listing().await?;
+    let listing = session.listing(None).await?;
     assert!(listing.complete);
     let mut retrieval = session.retrieve(numbers(3));
     while retrieval.next().await?.is_some() {
@@ -179,14 +179,10 @@ async fn a_message_that_stalls_is_a_timeout() {
 }
 
 #[tokio::test]
-async fn a_message_without_end_ends_with_the_session() {
+async fn a_message_without_end_is_not_read_past_for_long() {
     let endless = Answer::Endless(b"+OK\r\nmore and more\r\n".repeat(4096));
     let peer = Peer::new(Tls::None).answer("RETR 2", endless).start().await;
-    let deadlines = Deadlines {
-        session: 3 * SOON,
-        ..Deadlines::default()
-    };
-    let mut session = open_within(&peer, deadlines).await.unwrap();
+    let mut session = open(&peer).await.unwrap();
     let mut retrieval = session.retrieve(numbers(2));
     let error = loop {
         match retrieval.next().await {
@@ -194,7 +190,7 @@ async fn a_message_without_end_ends_with_the_session() {
             Err(error) => break error,
         }
     };
-    assert_eq!(error.code(), "timeout");
+    assert_eq!(error.code(), "protocol_error");
 }
 
 #[tokio::test]
@@ -261,7 +257,7 @@ async fn a_retrieval_that_is_not_read_to_its_end_abandons_the_session() {
     let mut session = open(&peer).await.unwrap();
     session.retrieve(numbers(2)).next().await.unwrap();
     assert_eq!(
-        session.listing().await.unwrap_err().code(),
+        session.listing(None).await.unwrap_err().code(),
         "session_abandoned"
     );
     assert_never_quits(session, &peer).await;

@@ -26,7 +26,7 @@ const ADMIN_KEY: &str = "an admin key for tests only";
 const DELIVERY_LEASE: Duration = Duration::from_secs(60);
 
 /// The program itself, as a process that can be killed.
-struct Program {
+pub(super) struct Program {
     child: Child,
     client: reqwest::Client,
     url: String,
@@ -34,6 +34,11 @@ struct Program {
 
 impl Program {
     async fn start(data_dir: &Path) -> Self {
+        Self::start_logging(data_dir, "warn", Stdio::inherit()).await
+    }
+
+    /// Starts with this log filter, and logs to there.
+    pub(super) async fn start_logging(data_dir: &Path, filter: &str, log: Stdio) -> Self {
         let address = std::net::TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
@@ -44,8 +49,9 @@ impl Program {
             .env("POPBRIDGE_LISTEN", address.to_string())
             .env("POPBRIDGE_ADMIN_KEY", ADMIN_KEY)
             .env("POPBRIDGE_EGRESS_ALLOW", "127.0.0.0/8")
-            .env("POPBRIDGE_LOG", "warn")
+            .env("POPBRIDGE_LOG", filter)
             .stdin(Stdio::null())
+            .stderr(log)
             .spawn()
             .unwrap();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -68,7 +74,7 @@ impl Program {
         program
     }
 
-    async fn post(&self, path: &str, body: Value) -> Value {
+    pub(super) async fn post(&self, path: &str, body: Value) -> Value {
         let request = self
             .client
             .post(format!("{}{path}", self.url))
@@ -83,7 +89,7 @@ impl Program {
         answer.json().await.unwrap()
     }
 
-    async fn get(&self, path: &str) -> Value {
+    pub(super) async fn get(&self, path: &str) -> Value {
         let request = self
             .client
             .get(format!("{}{path}", self.url))
@@ -99,12 +105,12 @@ impl Program {
             .unwrap()
     }
 
-    fn kill(mut self) {
+    pub(super) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    fn terminate(mut self) {
+    pub(super) fn terminate(mut self) {
         let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
         assert_eq!(

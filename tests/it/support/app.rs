@@ -8,6 +8,7 @@ use popbridge::{
         self, ApiState,
         keys::{self, Scope},
     },
+    pop3::Deadlines,
     store::{
         Store,
         events::{Facts, NewEvent},
@@ -28,7 +29,7 @@ use time::OffsetDateTime;
 use tokio::{net::TcpListener, task::JoinHandle};
 use uuid::Uuid;
 
-use super::database::Database;
+use super::{database::Database, pop3_peer::connector};
 
 /// One recorder for a process of tests.
 static METRICS: LazyLock<PrometheusHandle> =
@@ -74,6 +75,7 @@ impl App {
             Wakeups::default(),
             Some(&SecretString::from(ADMIN_KEY)),
             METRICS.clone(),
+            &connector(Deadlines::default()),
         );
         let router = api::router(state, cors_origins);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

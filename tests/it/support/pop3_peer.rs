@@ -7,7 +7,7 @@ use std::{
 
 use popbridge::{
     egress::Egress,
-    pop3::{Auth, Connector, Credentials, Deadlines, Server, Tls},
+    pop3::{Connector, Credentials, Deadlines, PasswordMechanism, Server, Tls},
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
@@ -41,6 +41,8 @@ pub(crate) struct Peer {
     capabilities: Vec<&'static str>,
     messages: Vec<(String, Vec<u8>)>,
     answers: HashMap<&'static str, Answer>,
+    answers_when_ahead: HashMap<&'static str, Answer>,
+    otherwise: Vec<u8>,
     certificate: Certificate,
     /// Octets after which each connection is cut.
     cut_after: usize,
@@ -68,6 +70,8 @@ impl Peer {
             capabilities: vec!["USER", "UIDL", "TOP", "PIPELINING", "SASL PLAIN", "STLS"],
             messages: vec![message(1), message(2)],
             answers: HashMap::new(),
+            answers_when_ahead: HashMap::new(),
+            otherwise: b"+OK\r\n".to_vec(),
             certificate: Certificate::ordinary(),
             cut_after: usize::MAX,
         }
@@ -96,8 +100,20 @@ impl Peer {
         self
     }
 
+    /// An answer only for a command that came ahead of the reply to the one before.
+    pub(crate) fn answer_when_ahead(mut self, command: &'static str, answer: Answer) -> Self {
+        self.answers_when_ahead.insert(command, answer);
+        self
+    }
+
     pub(crate) fn sends(self, command: &'static str, octets: impl AsRef<[u8]>) -> Self {
         self.answer(command, Answer::Send(octets.as_ref().to_vec()))
+    }
+
+    /// What it says to a command that it does not know.
+    pub(crate) fn otherwise(mut self, octets: impl AsRef<[u8]>) -> Self {
+        self.otherwise = octets.as_ref().to_vec();
+        self
     }
 
     pub(crate) fn certificate(mut self, certificate: Certificate) -> Self {
@@ -117,15 +133,19 @@ impl Peer {
             port: listener.local_addr().unwrap().port(),
             tls: self.tls,
             ca_pem: Some(self.certificate.ca_pem.clone()),
+            pin: None,
+            pipelining: true,
         };
         let commands = Arc::new(Mutex::new(Vec::new()));
+        // One for all connections: it keeps the TLS sessions that can be resumed.
+        let acceptor = TlsAcceptor::from(self.certificate.config());
         let (peer, log) = (Arc::new(self), commands.clone());
         let task = tokio::spawn(async move {
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
-                let (peer, log) = (peer.clone(), log.clone());
+                let (peer, log, acceptor) = (peer.clone(), log.clone(), acceptor.clone());
                 // A client that goes away in the middle is what many tests are about.
-                tokio::spawn(async move { peer.serve(socket, &log).await.ok() });
+                tokio::spawn(async move { peer.serve(socket, &acceptor, &log).await.ok() });
             }
         });
         Running {
@@ -135,9 +155,13 @@ impl Peer {
         }
     }
 
-    async fn serve(&self, socket: TcpStream, log: &Mutex<Vec<String>>) -> std::io::Result<()> {
+    async fn serve(
+        &self,
+        socket: TcpStream,
+        acceptor: &TlsAcceptor,
+        log: &Mutex<Vec<String>>,
+    ) -> std::io::Result<()> {
         socket.set_nodelay(true)?;
-        let acceptor = TlsAcceptor::from(self.certificate.config());
         let line: Line = if self.tls == Tls::Implicit {
             BufReader::new(Either::Right(Box::new(acceptor.accept(socket).await?)))
         } else {
@@ -152,14 +176,19 @@ impl Peer {
             return Ok(());
         }
         let mut command = String::new();
-        while connection.line.read_line(&mut command).await? > 0 {
+        loop {
+            let ahead = !connection.line.buffer().is_empty();
+            if connection.line.read_line(&mut command).await? == 0 {
+                break;
+            }
             let text = std::mem::take(&mut command).trim_end().to_owned();
             log.lock().unwrap().push(text.clone());
             let verb = text.split(' ').next().unwrap_or_default();
             let scripted = self
                 .answers
                 .get(text.as_str())
-                .or_else(|| self.answers.get(verb));
+                .or_else(|| self.answers.get(verb))
+                .or_else(|| self.answers_when_ahead.get(verb).filter(|_| ahead));
             let answer = scripted
                 .cloned()
                 .unwrap_or_else(|| Answer::Send(self.reply(&text)));
@@ -203,7 +232,14 @@ impl Peer {
                 ]
                 .concat()
             }
-            _ => b"+OK\r\n".to_vec(),
+            "TOP" => {
+                let number = argument.split(' ').next().unwrap_or_default();
+                let raw = &self.messages[number.parse::<usize>().unwrap() - 1].1;
+                let header = memchr::memmem::find(raw, b"\r\n\r\n");
+                let header = &raw[..header.map_or(raw.len(), |end| end + 4)];
+                [b"+OK\r\n", stuff(header).as_slice(), b".\r\n"].concat()
+            }
+            _ => self.otherwise.clone(),
         }
     }
 }
@@ -231,17 +267,28 @@ impl Drop for Running {
 
 /// A connector that may reach loopback.
 pub(crate) fn connector(deadlines: Deadlines) -> Connector {
-    let loopback = vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
-    Connector::new(Egress::new(loopback), deadlines).unwrap()
+    Connector::new(loopback(), deadlines).unwrap()
+}
+
+/// Public addresses and loopback.
+pub(crate) fn loopback() -> Egress {
+    Egress::new(vec![
+        "127.0.0.0/8".parse().unwrap(),
+        "::1/128".parse().unwrap(),
+    ])
 }
 
 /// The user `user`, whose password is `hunter2`.
 pub(crate) fn credentials() -> Credentials {
-    Credentials {
-        username: "user".into(),
-        password: "hunter2".into(),
-        auth: Auth::Auto,
-    }
+    password("user", "hunter2", PasswordMechanism::Auto)
+}
+
+pub(crate) fn password(
+    username: &str,
+    password: &str,
+    mechanism: PasswordMechanism,
+) -> Credentials {
+    Credentials::with_password(username, password.into(), mechanism)
 }
 
 type Line = BufReader<Either<TcpStream, Box<TlsStream<TcpStream>>>>;

@@ -1,34 +1,27 @@
-//! popbridge whole, with its database and a real Dovecot, as users meet it: over HTTP.
+//! popbridge whole, with a real Dovecot.
 
-use std::path::PathBuf;
-
-use popbridge::{
-    app::App,
-    config::{Config, Database as DatabaseConfig, Role},
-    demo::{
-        certificates::Certificates,
-        dovecot::{Account, Dovecot},
-    },
-    store::MasterKey,
-    telemetry,
+use std::{
+    ops::Deref,
+    path::{Path, PathBuf},
 };
-use reqwest::{Method, StatusCode};
+
+use popbridge::demo::{
+    certificates::Certificates,
+    dovecot::{Account, Dovecot},
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{database::Database, eventually};
+use super::popbridge::Popbridge;
 
 pub(crate) const USERNAME: &str = "anna";
 pub(crate) const PASSWORD: &str = "correct horse battery staple";
-const ADMIN_KEY: &str = "an admin key for tests only";
 
 /// Everything, running. Dropped parts stop in the order of the fields.
 pub(crate) struct World {
     pub(crate) dovecot: Dovecot,
     pub(crate) certificates: Certificates,
-    pub(crate) database: Database,
-    app: App,
-    client: reqwest::Client,
+    popbridge: Popbridge,
     _dir: TempDir,
 }
 
@@ -39,47 +32,39 @@ impl World {
 
     /// A world whose Dovecot has this certificate.
     pub(crate) async fn with_certificates(certificates: Certificates) -> Self {
-        // As the program does first of all.
-        rustls::crypto::ring::default_provider()
-            .install_default()
-            .unwrap();
+        Self::with(certificates, |_| Vec::new()).await
+    }
+
+    /// A world whose Dovecot finds these files, of a name and a content each, in its directory.
+    pub(crate) async fn with_dovecot_files(files: impl Fn(&Path) -> Vec<(&str, String)>) -> Self {
+        Self::with(Certificates::for_names(&["localhost"]).unwrap(), files).await
+    }
+
+    async fn with(
+        certificates: Certificates,
+        files: impl Fn(&Path) -> Vec<(&str, String)>,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let account = Account {
             username: USERNAME.into(),
             password: PASSWORD.into(),
         };
+        for (name, content) in files(dir.path()) {
+            std::fs::write(dir.path().join(name), content).unwrap();
+        }
         let dovecot = Dovecot::start(dir.path(), &[account], &certificates)
             .await
             .unwrap();
-        let database = Database::create().await;
-        let config = Config {
-            database: DatabaseConfig::External {
-                url: database.url.clone().into(),
-                master_key: MasterKey::from_base64(&MasterKey::generate()).unwrap(),
-                admin_key: Some(ADMIN_KEY.into()),
-            },
-            listen: "127.0.0.1:0".parse().unwrap(),
-            migrate: true,
-            sync_concurrency: 4,
-            memory_budget: 256 << 20,
-            egress_allow: vec!["127.0.0.0/8".parse().unwrap()],
-            cors_origins: Vec::new(),
-        };
-        let metrics = telemetry::start_metrics().unwrap();
-        let app = App::start(config, Role::All, metrics).await.unwrap();
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
         Self {
             dovecot,
             certificates,
-            database,
-            app,
-            client,
+            popbridge: Popbridge::start().await,
             _dir: dir,
         }
     }
 
     pub(crate) async fn stop(self) {
-        self.app.stop().await.unwrap();
+        self.popbridge.stop().await;
     }
 
     /// A mailbox on the Dovecot, over implicit TLS; `settings` override.
@@ -95,82 +80,12 @@ impl World {
         for (name, value) in settings.as_object().unwrap() {
             body[name] = value.clone();
         }
+        // What is null is as good as absent.
+        body.as_object_mut()
+            .unwrap()
+            .retain(|_, value| !value.is_null());
         let mailbox = self.post("/v1/mailboxes", body).await;
         mailbox["id"].as_str().unwrap().to_owned()
-    }
-
-    /// Syncs and returns the finished sync.
-    pub(crate) async fn sync(&self, mailbox: &str) -> Value {
-        let asked = self
-            .post(&format!("/v1/mailboxes/{mailbox}/sync"), Value::Null)
-            .await;
-        let path = format!(
-            "/v1/mailboxes/{mailbox}/syncs/{}",
-            asked["id"].as_str().unwrap()
-        );
-        eventually("the sync ends", async || {
-            let sync = self.get(&path).await;
-            (!sync["finished_at"].is_null()).then_some(sync)
-        })
-        .await
-    }
-
-    pub(crate) async fn mailbox(&self, id: &str) -> Value {
-        self.get(&format!("/v1/mailboxes/{id}")).await
-    }
-
-    /// All messages of a mailbox, newest first, over all pages.
-    pub(crate) async fn messages(&self, mailbox: &str) -> Vec<Value> {
-        let mut messages = Vec::new();
-        let mut cursor = String::new();
-        loop {
-            let page = self
-                .get(&format!(
-                    "/v1/mailboxes/{mailbox}/messages?limit=500{cursor}"
-                ))
-                .await;
-            messages.extend(page["items"].as_array().unwrap().iter().cloned());
-            match page["next_cursor"].as_str() {
-                Some(next) => cursor = format!("&cursor={next}"),
-                None => return messages,
-            }
-        }
-    }
-
-    pub(crate) async fn raw(&self, mailbox: &str, message: &Value) -> Vec<u8> {
-        let id = message["id"].as_str().unwrap();
-        let path = format!("/v1/mailboxes/{mailbox}/messages/{id}/raw");
-        let response = self.request(Method::GET, &path).send().await.unwrap();
-        response
-            .error_for_status()
-            .unwrap()
-            .bytes()
-            .await
-            .unwrap()
-            .to_vec()
-    }
-
-    pub(crate) async fn get(&self, path: &str) -> Value {
-        ok(self.request(Method::GET, path)).await
-    }
-
-    pub(crate) async fn post(&self, path: &str, body: Value) -> Value {
-        let request = self.request(Method::POST, path);
-        ok(if body.is_null() {
-            request
-        } else {
-            request.json(&body)
-        })
-        .await
-    }
-
-    pub(crate) async fn delete(&self, path: &str) -> Value {
-        ok(self.request(Method::DELETE, path)).await
-    }
-
-    pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        let url = format!("http://{}{path}", self.app.address());
-        self.client.request(method, url).bearer_auth(ADMIN_KEY)
     }
 
     /// What is left in the maildrop.
@@ -185,13 +100,10 @@ impl World {
     }
 }
 
-async fn ok(request: reqwest::RequestBuilder) -> Value {
-    let response = request.send().await.unwrap();
-    let status = response.status();
-    let body = response.text().await.unwrap();
-    assert!(status.is_success(), "{status}: {body}");
-    if status == StatusCode::NO_CONTENT {
-        return Value::Null;
+impl Deref for World {
+    type Target = Popbridge;
+
+    fn deref(&self) -> &Popbridge {
+        &self.popbridge
     }
-    serde_json::from_str(&body).unwrap()
 }

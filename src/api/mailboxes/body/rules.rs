@@ -8,7 +8,10 @@ use rustls::{
 };
 
 use super::super::super::extract::Mistakes;
-use crate::store::mailboxes::{DeletePolicy, InitialSync, Settings};
+use crate::{
+    pop3::KeyPin,
+    store::mailboxes::{DeletePolicy, InitialSync, Settings, Tls},
+};
 
 /// Characters of a name, and of an external id.
 pub(super) const MAX_NAME: usize = 200;
@@ -43,7 +46,7 @@ const READ_ONLY: [&str; 12] = [
 ];
 
 /// Fields that are to come.
-const UNSUPPORTED: [&str; 3] = ["oauth2", "tls_pin_sha256", "retention"];
+const UNSUPPORTED: [&str; 1] = ["retention"];
 
 pub(super) fn why_refused(field: &str) -> Option<&'static str> {
     if READ_ONLY.contains(&field) {
@@ -89,6 +92,11 @@ pub(super) fn check(settings: &Settings, mistakes: &mut Mistakes) {
         BYTES_PER_SESSION,
         "/max_bytes_per_session",
         mistakes,
+    );
+    mistakes.check(
+        settings.tls != Tls::None || settings.tls_pin_sha256.is_none(),
+        "/tls_pin_sha256",
+        "goes only with TLS; set `tls` to implicit or starttls",
     );
     check_delete_after(settings, mistakes);
     mistakes.check(
@@ -157,6 +165,19 @@ fn check_host(host: &str, mistakes: &mut Mistakes) {
         return;
     };
     mistakes.check(false, "/host", detail);
+}
+
+/// People write a pin in several ways; one of them is kept.
+pub(super) fn normalise_pin(settings: &mut Settings, mistakes: &mut Mistakes) {
+    let Some(text) = &settings.tls_pin_sha256 else {
+        return;
+    };
+    match text.parse::<KeyPin>() {
+        Ok(pin) => settings.tls_pin_sha256 = Some(pin.to_string()),
+        Err(invalid) => {
+            mistakes.check(false, "/tls_pin_sha256", invalid.to_string());
+        }
+    }
 }
 
 /// CR or LF would begin another command; NUL ends strings in some servers (and in SASL PLAIN).
