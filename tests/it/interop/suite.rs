@@ -167,7 +167,10 @@ pub(super) async fn tls_is_resumed_where_offered<S: Pop3Server>(tested: &Tested)
         assert!(!resumes().await, "{line:?}: nothing to resume");
         if S::RESUMES_TLS {
             // A busy server may take us to a process of its own that knows no session yet.
-            eventually("a session is resumed", async || resumes().await.then_some(())).await;
+            eventually("a session is resumed", async || {
+                resumes().await.then_some(())
+            })
+            .await;
         } else {
             assert!(!resumes().await, "{line:?}");
         }
