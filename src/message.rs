@@ -186,6 +186,29 @@ pub fn parse(octets: &[u8]) -> Message {
     })
 }
 
+/// What a message's header says of its delivery.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Arrival {
+    /// By the topmost `Received` field, else by `Date`.
+    pub at: Option<OffsetDateTime>,
+    /// It has a field that no two deliveries have in common.
+    pub distinctive: bool,
+}
+
+/// When a message arrived, from its octets or its header alone. Like [`parse`] it never fails.
+pub fn arrival(octets: &[u8]) -> Arrival {
+    let read = || {
+        let head = Head::split(octets, &mut Notes::default());
+        Arrival {
+            at: date::arrived_at(&head),
+            distinctive: ["received", "message-id"]
+                .iter()
+                .any(|name| head.first(name).is_some()),
+        }
+    };
+    catch_unwind(read).unwrap_or_default()
+}
+
 fn parse_parts(octets: &[u8]) -> Message {
     let notes = &mut Notes::default();
     let head = Head::split(octets, notes);

@@ -17,6 +17,7 @@ pub mod leases;
 pub mod mailboxes;
 pub mod maildrop;
 pub mod messages;
+pub mod rematch;
 mod sealing;
 pub mod syncs;
 pub mod wakeups;

@@ -61,7 +61,7 @@ pub(super) struct Message {
     source: Source,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Source {
     Generated { number: u64, octets: u64 },
     File(PathBuf),
@@ -86,6 +86,14 @@ impl Message {
             unique_id,
             octets: octets.len() as u64,
             source: Source::Given(octets.into()),
+        }
+    }
+
+    pub(super) fn renamed(&self, unique_id: String) -> Self {
+        Self {
+            unique_id,
+            octets: self.octets,
+            source: self.source.clone(),
         }
     }
 

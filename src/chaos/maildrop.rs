@@ -82,6 +82,16 @@ impl Maildrop {
         unique_id
     }
 
+    /// Gives messages other unique-ids from the next session on, as a migration does: those that
+    /// `other` has for theirs.
+    pub fn renumber(&self, other: impl Fn(&str) -> Option<String>) {
+        for message in &mut lock(&self.contents).messages {
+            if let Some(unique_id) = other(&message.unique_id) {
+                *message = Arc::new(message.renamed(unique_id));
+            }
+        }
+    }
+
     /// The unique-ids of what is in it.
     pub fn unique_ids(&self) -> Vec<String> {
         let contents = lock(&self.contents);

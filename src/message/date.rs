@@ -16,16 +16,30 @@ pub(super) fn date(head: &Head<'_>, notes: &mut Notes) -> Option<OffsetDateTime>
         notes.add("There is no date.");
         return None;
     };
-    let value = head.field_value(field);
-    let date = match MessageStream::new(&value).parse_date() {
-        HeaderValue::DateTime(parsed) => in_utc(parsed),
-        _ => None,
-    };
-    let date = date.filter(|date| SENSIBLE_YEARS.contains(&date.year()));
+    let date = parse(&head.field_value(field));
     if date.is_none() {
         notes.add("The date is malformed or absurd.");
     }
     date
+}
+
+/// When the message arrived where it lies now, as the last server that it passed wrote
+/// (`Received`, RFC 5321 §4.4); else when it says it was written.
+pub(super) fn arrived_at(head: &Head<'_>) -> Option<OffsetDateTime> {
+    let received = head.first("received").and_then(|field| {
+        let value = head.field_value(field);
+        let date = value.rsplit(|octet| *octet == b';').next();
+        parse(date.filter(|date| date.len() < value.len())?)
+    });
+    received.or_else(|| parse(&head.field_value(head.first("date")?)))
+}
+
+fn parse(value: &[u8]) -> Option<OffsetDateTime> {
+    let date = match MessageStream::new(value).parse_date() {
+        HeaderValue::DateTime(parsed) => in_utc(parsed),
+        _ => None,
+    };
+    date.filter(|date| SENSIBLE_YEARS.contains(&date.year()))
 }
 
 fn in_utc(parsed: DateTime) -> Option<OffsetDateTime> {
@@ -85,6 +99,26 @@ mod tests {
             ),
         ] {
             assert_eq!(parsed(value), Some(at), "{value}");
+        }
+    }
+
+    #[test]
+    fn mail_arrives_when_the_last_server_got_it() {
+        let received = "Received: from a by b; Tue, 3 Mar 2026 09:05:00 +0000\r\n";
+        let earlier = "Received: from x by a; Mon, 2 Mar 2026 09:05:00 +0000\r\n";
+        let written = "Date: Sun, 1 Mar 2026 09:05:00 +0000\r\n";
+        for (fields, at) in [
+            (vec![received, earlier, written], Some(3)),
+            (vec![written, received], Some(3)),
+            (vec!["Received: from a by b\r\n", written], Some(1)),
+            (vec!["Received: by b; yesterday\r\n", written], Some(1)),
+            (vec![written], Some(1)),
+            (vec!["Date: never\r\n"], None),
+            (vec![], None),
+        ] {
+            let octets = fields.concat() + "\r\n";
+            let head = Head::split(octets.as_bytes(), &mut Notes::default());
+            assert_eq!(arrived_at(&head).map(|at| at.day().into()), at, "{octets}");
         }
     }
 

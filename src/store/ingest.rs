@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
@@ -10,6 +11,7 @@ use super::{
     events::{self, NewEvent},
     leases::{Lease, lock_lease},
     messages::MessageState,
+    rematch::{CurrentListing, Matched, match_again},
 };
 
 /// A fetched and parsed message.
@@ -23,8 +25,12 @@ pub struct NewMessage {
     pub octets: Vec<u8>,
     /// Octets of the message: of `octets` where that is all of it, else as listed.
     pub size: i64,
+    /// Its size in the scan listing, a hint.
+    pub listed_octets: i64,
     /// SHA-256 of `octets`.
     pub sha256: [u8; 32],
+    /// When it was delivered.
+    pub arrival: Arrival,
     /// Was there at the first sync.
     pub backlog: bool,
     /// Whether `octets` is all of it. Only then may the server's copy be deleted by a policy.
@@ -39,9 +45,38 @@ pub struct NewMessage {
     pub event: NewEvent,
 }
 
+/// What a message's header says of its delivery.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Arrival {
+    /// When it arrived, or was written.
+    pub at: Option<OffsetDateTime>,
+    /// It has what no two deliveries have in common.
+    pub distinctive: bool,
+}
+
+impl NewMessage {
+    /// What tells its content from that of others; `None` where there is no content.
+    pub(super) fn content(&self) -> Option<&[u8]> {
+        (!self.octets.is_empty()).then_some(&self.sha256)
+    }
+}
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// New messages.
+    pub messages: i64,
+    /// Their octets.
+    pub octets: i64,
+    /// Messages that were stored already, under other unique-ids.
+    pub matched: i64,
+    /// Messages that were left out under other unique-ids, and are again.
+    pub left_out: i64,
+}
+
 impl Store {
     /// Stores a batch. A message whose unique-id is stored already is left as it is and makes no
-    /// event. Returns the messages and octets that are new.
+    /// event; one that was stored under a unique-id that is not listed any more gets the new one.
     ///
     /// # Errors
     /// [`Error::LeaseLost`]: nothing was stored.
@@ -49,9 +84,11 @@ impl Store {
         &self,
         held: &Lease,
         mut batch: Vec<NewMessage>,
-    ) -> Result<(i64, i64), Error> {
+        listing: &CurrentListing,
+    ) -> Result<Stored, Error> {
         let mut tx = self.pool.begin().await?;
         lock_lease(&mut tx, held).await?;
+        let Matched { stored, left_out } = match_again(&mut tx, held.mailbox_id, &mut batch, listing).await?;
         let fresh = insert_entries(&mut tx, held.mailbox_id, &batch).await?;
         batch.retain(|message| fresh.contains(&message.id));
         let octets: usize = batch.iter().map(|message| message.octets.len()).sum();
@@ -70,7 +107,12 @@ impl Store {
         .execute(&mut *tx)
         .await?;
         tx.commit().await?;
-        Ok((count, octets))
+        Ok(Stored {
+            messages: count,
+            octets,
+            matched: stored,
+            left_out,
+        })
     }
 }
 
@@ -86,14 +128,16 @@ async fn insert_entries(
         .iter()
         .map(|m| m.state == MessageState::Stored)
         .collect();
+    let digests: Vec<Option<&[u8]>> = batch.iter().map(NewMessage::content).collect();
     Ok(sqlx::query_scalar!(
         r#"INSERT INTO popbridge.maildrop_entries AS e
-            (mailbox_id, unique_id, message_id, octets, stored_at)
-        SELECT $1, u, i, s, CASE WHEN whole THEN now() END
-        FROM unnest($2::bytea[], $3::uuid[], $4::bigint[], $5::boolean[]) AS t(u, i, s, whole)
+            (mailbox_id, unique_id, message_id, octets, stored_at, content_sha256)
+        SELECT $1, u, i, s, CASE WHEN whole THEN now() END, d
+        FROM unnest($2::bytea[], $3::uuid[], $4::bigint[], $5::boolean[], $6::bytea[])
+            AS t(u, i, s, whole, d)
         ON CONFLICT (mailbox_id, unique_id) DO UPDATE
             SET message_id = excluded.message_id, octets = excluded.octets,
-                stored_at = excluded.stored_at
+                stored_at = excluded.stored_at, content_sha256 = excluded.content_sha256
             WHERE e.message_id IS NULL
         RETURNING message_id AS "message_id!""#,
         mailbox_id,
@@ -101,6 +145,7 @@ async fn insert_entries(
         &ids,
         &sizes,
         &whole,
+        &digests as &[Option<&[u8]>],
     )
     .fetch_all(tx)
     .await?)

@@ -83,6 +83,8 @@ pub struct Counts {
     pub listed: i64,
     /// Messages stored.
     pub stored: i64,
+    /// Messages that were stored already, under other unique-ids.
+    pub matched: i64,
     /// Messages left out on purpose.
     pub skipped: i64,
     /// Messages that could not be fetched.
@@ -248,13 +250,14 @@ impl Store {
         if before.requested || !idle || failure.is_some() {
             sqlx::query!(
                 "INSERT INTO popbridge.syncs (mailbox_id, id, started_at, finished_at, listed,
-                    stored, skipped, failed, deleted, octets, error_code, error_detail)
-                VALUES ($1, $2, $3, now(), $4, $5, $6, $7, $8, $9, $10, $11)",
+                    stored, matched, skipped, failed, deleted, octets, error_code, error_detail)
+                VALUES ($1, $2, $3, now(), $4, $5, $6, $7, $8, $9, $10, $11, $12)",
                 held.mailbox_id,
                 held.sync_id,
                 outcome.started_at,
                 counts.listed,
                 counts.stored,
+                counts.matched,
                 counts.skipped,
                 counts.failed,
                 counts.deleted,
@@ -317,13 +320,16 @@ pub(super) struct Locked {
     requested: bool,
     /// How the last pass failed.
     error_code: Option<String>,
+    /// Messages were found under new unique-ids, and it is not told yet.
+    pub(super) resetting: bool,
 }
 
 /// Locks the mailbox's state for this transaction if the lease is still ours.
 pub(super) async fn lock_lease(tx: &mut PgConnection, held: &Lease) -> Result<Locked, Error> {
     sqlx::query_as!(
         Locked,
-        r#"SELECT sync_requested_at IS NOT NULL AS "requested!", last_error_code AS error_code
+        r#"SELECT sync_requested_at IS NOT NULL AS "requested!", last_error_code AS error_code,
+            reset_matched > 0 AS "resetting!"
         FROM popbridge.mailbox_states WHERE mailbox_id = $1 AND lease_token = $2 FOR UPDATE"#,
         held.mailbox_id,
         held.token,

@@ -70,6 +70,8 @@ pub enum InitialSync {
     None,
     /// Fetch the last so many of the listing.
     LastN(u32),
+    /// Fetch what arrived then or later, by its `Received` or `Date` field, and what has no date.
+    Since(#[serde(with = "time::serde::rfc3339")] OffsetDateTime),
 }
 
 /// What a mailbox is doing.

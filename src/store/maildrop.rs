@@ -12,6 +12,7 @@ use super::{
     Error, Store,
     leases::{Lease, lock_lease},
     mailboxes::DeletePolicy,
+    rematch::end_reset,
 };
 
 /// Where a message is on the server.
@@ -42,12 +43,15 @@ pub enum UniqueIds {
 /// What is known of one listed unique-id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Known {
-    /// Never to be fetched again: stored, or left out on purpose.
+    /// Not to be fetched again: stored, or left out on purpose. What is listed although it was
+    /// deleted is fetched once more, because unique-ids of deleted messages may be used again.
     pub settled: bool,
     /// To be deleted from the server.
     pub delete: bool,
     /// Passes in which it could not be fetched.
     pub failures: i32,
+    /// Sessions in which the server accepted DELE for it.
+    pub dele_count: i32,
 }
 
 /// A listed message that is not stored.
@@ -94,8 +98,10 @@ impl Store {
         lock_lease(&mut tx, held).await?;
         mark_due_deletions(&mut tx, held.mailbox_id, policy, after_days).await?;
         let rows = sqlx::query!(
-            r#"SELECT unique_id, failures, message_id IS NOT NULL OR stored_at IS NOT NULL OR skipped
-                AS "settled!", remote_state AS "remote_state: RemoteState"
+            r#"SELECT unique_id, failures, dele_count,
+                (message_id IS NOT NULL OR stored_at IS NOT NULL OR skipped)
+                    AND remote_state <> 'deleted' AS "settled!",
+                remote_state AS "remote_state: RemoteState"
             FROM popbridge.maildrop_entries WHERE mailbox_id = $1 AND unique_id = ANY($2)"#,
             held.mailbox_id,
             listed,
@@ -124,6 +130,7 @@ impl Store {
                         settled: row.settled,
                         delete,
                         failures: row.failures,
+                        dele_count: row.dele_count,
                     },
                 )
             })
@@ -141,7 +148,8 @@ impl Store {
         sqlx::query!(
             "INSERT INTO popbridge.maildrop_entries (mailbox_id, unique_id, octets, skipped)
             SELECT $1, u, o, true FROM unnest($2::bytea[], $3::bigint[]) AS t(u, o)
-            ON CONFLICT (mailbox_id, unique_id) DO NOTHING",
+            ON CONFLICT (mailbox_id, unique_id) DO UPDATE SET skipped = true
+                WHERE maildrop_entries.message_id IS NULL",
             held.mailbox_id,
             &unique_ids,
             &octets,
@@ -191,7 +199,8 @@ impl Store {
         let mut tx = self.pool.begin().await?;
         lock_lease(&mut tx, held).await?;
         sqlx::query!(
-            "UPDATE popbridge.maildrop_entries SET dele_sent_at = now()
+            "UPDATE popbridge.maildrop_entries
+            SET dele_sent_at = now(), dele_count = dele_count + 1
             WHERE mailbox_id = $1 AND unique_id = ANY($2)",
             held.mailbox_id,
             unique_ids,
@@ -205,14 +214,17 @@ impl Store {
     /// Settles what a complete listing lacks: what was to be deleted is deleted, anything else
     /// vanished without our doing. Returns how many were deleted as asked.
     ///
+    /// All that is listed must have been fetched before: what a listing lacks may be in it under
+    /// another unique-id.
+    ///
     /// # Errors
     /// [`Error::LeaseLost`].
     pub async fn record_absent(&self, held: &Lease, listed: &[Vec<u8>]) -> Result<i64, Error> {
         let mut tx = self.pool.begin().await?;
-        lock_lease(&mut tx, held).await?;
+        let before = lock_lease(&mut tx, held).await?;
         let absent = sqlx::query!(
-            r#"UPDATE popbridge.maildrop_entries SET absent_at = now(), remote_state =
-                CASE remote_state WHEN 'delete_pending' THEN 'deleted' ELSE 'gone' END
+            r#"UPDATE popbridge.maildrop_entries SET absent_at = now(), dele_count = 0,
+                remote_state = CASE remote_state WHEN 'delete_pending' THEN 'deleted' ELSE 'gone' END
             WHERE mailbox_id = $1 AND remote_state IN ('present', 'delete_pending')
                 AND NOT EXISTS (SELECT FROM unnest($2::bytea[]) AS t(u) WHERE u = unique_id)
             RETURNING remote_state = 'deleted' AS "deleted!""#,
@@ -226,6 +238,9 @@ impl Store {
         if deleted > 0 {
             count_pending_deletes(&mut tx, held.mailbox_id, -deleted).await?;
         }
+        if before.resetting {
+            end_reset(&mut tx, held.mailbox_id).await?;
+        }
         tx.commit().await?;
         Ok(deleted)
     }
@@ -237,7 +252,7 @@ impl Store {
     pub async fn ledger(&self, mailbox_id: Uuid, message_id: Uuid) -> Result<Ledger, Error> {
         Ok(sqlx::query_as!(
             Ledger,
-            r#"SELECT listed_at, stored_at, delete_requested_at, dele_sent_at, absent_at,
+            r#"SELECT listed_at, stored_at, delete_requested_at, dele_sent_at, dele_count, absent_at,
                 remote_state AS "remote_state: RemoteState"
             FROM popbridge.maildrop_entries WHERE mailbox_id = $1 AND message_id = $2"#,
             mailbox_id,
@@ -263,6 +278,9 @@ pub struct Ledger {
     /// The server last accepted DELE.
     #[serde(with = "time::serde::rfc3339::option")]
     pub dele_sent_at: Option<OffsetDateTime>,
+    /// Sessions in which the server accepted DELE, and that have not been seen to take effect. From
+    /// the second one on the server forgets deletions.
+    pub dele_count: i32,
     /// A later listing lacked it.
     #[serde(with = "time::serde::rfc3339::option")]
     pub absent_at: Option<OffsetDateTime>,

@@ -215,7 +215,7 @@ impl Store {
     }
 
     /// Deletes a message here, on the server, or both. On the server it is deleted by a later
-    /// sync; until a listing lacks it, it is `delete_pending`.
+    /// sync, even if it was deleted here before; until a listing lacks it, it is `delete_pending`.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -227,7 +227,7 @@ impl Store {
     ) -> Result<RemoteState, Error> {
         let mut tx = self.pool.begin().await?;
         lock_state(&mut tx, mailbox_id).await?;
-        let octets = sqlx::query_scalar!(
+        let stored_octets = sqlx::query_scalar!(
             r#"SELECT octet_length(r.octets)::bigint AS "octets!"
             FROM popbridge.messages m JOIN popbridge.raw_messages r
                 ON r.mailbox_id = m.mailbox_id AND r.message_id = m.id
@@ -235,8 +235,11 @@ impl Store {
             mailbox_id,
             id,
         )
-        .fetch_one(&mut *tx)
+        .fetch_optional(&mut *tx)
         .await?;
+        if stored_octets.is_none() && scope != DeleteScope::Remote {
+            return Err(Error::NotFound);
+        }
         if scope != DeleteScope::Local {
             request_remote_delete(&mut tx, mailbox_id, id).await?;
         }
@@ -248,7 +251,7 @@ impl Store {
         )
         .fetch_one(&mut *tx)
         .await?;
-        if scope != DeleteScope::Remote {
+        if let Some(octets) = stored_octets.filter(|_| scope != DeleteScope::Remote) {
             remove_copy(&mut tx, mailbox_id, id, octets).await?;
         }
         tx.commit().await?;

@@ -46,6 +46,8 @@ pub struct Sync {
     pub listed: i64,
     /// Messages stored.
     pub stored: i64,
+    /// Messages that were stored already and are listed under other unique-ids now.
+    pub matched: i64,
     /// Messages left out on purpose.
     pub skipped: i64,
     /// Messages that could not be fetched.
@@ -71,7 +73,7 @@ pub struct SyncError {
 macro_rules! select_syncs {
     ($tail:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query!(
-            "SELECT id, mailbox_id, started_at, finished_at, listed, stored, skipped, failed,
+            "SELECT id, mailbox_id, started_at, finished_at, listed, stored, matched, skipped, failed,
                 deleted, octets, error_code, error_detail
             FROM popbridge.syncs " + $tail
             $(, $argument)*
@@ -87,6 +89,7 @@ macro_rules! select_syncs {
             finished_at: Some(row.finished_at),
             listed: row.listed,
             stored: row.stored,
+            matched: row.matched,
             skipped: row.skipped,
             failed: row.failed,
             deleted: row.deleted,
@@ -150,6 +153,7 @@ impl Store {
                 finished_at: None,
                 listed: 0,
                 stored: 0,
+                matched: 0,
                 skipped: 0,
                 failed: 0,
                 deleted: 0,

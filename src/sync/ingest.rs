@@ -17,15 +17,18 @@ use super::{
     error::Error,
     plan::Entry,
     record::{Context, record},
+    since::is_before,
 };
 use crate::{
+    message,
     pop3::{Retrieval, Retrieved, Session},
     store::{
         Store,
-        ingest::NewMessage,
+        ingest::{NewMessage, Stored},
         leases::{Counts, Lease},
         maildrop::Listed,
         messages::MessageState,
+        rematch::CurrentListing,
         wakeups::Wakeups,
     },
 };
@@ -56,6 +59,7 @@ pub(super) struct Ingest<'a> {
     pub(super) wakeups: &'a Wakeups,
     pub(super) budget: &'a Budget,
     pub(super) lease: &'a Lease,
+    pub(super) listing: &'a CurrentListing,
     pub(super) context: Context,
     pub(super) max_message_octets: u64,
 }
@@ -165,19 +169,37 @@ impl Ingest<'_> {
         mut parsed: mpsc::Receiver<Batch>,
         counts: &mut Counts,
     ) -> Result<(), Error> {
-        while let Some(Batch {
-            messages,
-            reservations,
-        }) = parsed.recv().await
-        {
-            let (stored, octets) = self.store.store_messages(self.lease, messages).await?;
-            drop(reservations);
-            counts.stored += stored;
-            counts.octets += octets;
-            self.wakeups.wake_events();
-            metrics::counter!("popbridge_messages_stored_total").increment(stored.unsigned_abs());
-            metrics::counter!("popbridge_message_octets_total").increment(octets.unsigned_abs());
+        while let Some(batch) = parsed.recv().await {
+            self.commit(batch, counts).await?;
         }
+        Ok(())
+    }
+
+    pub(super) async fn commit(&self, batch: Batch, counts: &mut Counts) -> Result<(), Error> {
+        let Batch {
+            messages,
+            left_out,
+            reservations,
+        } = batch;
+        if !left_out.is_empty() {
+            self.store.skip_messages(self.lease, &left_out).await?;
+            counts.skipped += i64::try_from(left_out.len()).expect("a batch is small");
+        }
+        let stored = self.store.store_messages(self.lease, messages, self.listing);
+        let Stored {
+            messages,
+            octets,
+            matched,
+            left_out,
+        } = stored.await?;
+        drop(reservations);
+        counts.stored += messages;
+        counts.octets += octets;
+        counts.matched += matched;
+        counts.skipped += left_out;
+        self.wakeups.wake_events();
+        metrics::counter!("popbridge_messages_stored_total").increment(messages.unsigned_abs());
+        metrics::counter!("popbridge_message_octets_total").increment(octets.unsigned_abs());
         Ok(())
     }
 }
@@ -186,6 +208,8 @@ impl Ingest<'_> {
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) messages: Vec<NewMessage>,
+    /// Too old, as their octets say.
+    left_out: Vec<Listed>,
     reservations: Vec<Reservation>,
 }
 
@@ -193,11 +217,17 @@ impl Batch {
     pub(super) fn parse(fetched: Vec<Fetched>, context: Context) -> Self {
         let mut batch = Self {
             messages: Vec::new(),
+            left_out: Vec::new(),
             reservations: Vec::new(),
         };
         for mut message in fetched {
             batch.reservations.extend(message.reservation.take());
-            batch.messages.push(record(message, context));
+            let arrival = message::arrival(&message.octets);
+            if context.since.is_some_and(|since| is_before(since, arrival)) {
+                batch.left_out.push(message.entry.listed());
+            } else {
+                batch.messages.push(record(message, arrival, context));
+            }
         }
         batch
     }

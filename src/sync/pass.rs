@@ -132,9 +132,10 @@ impl Pass {
             backlog: !self.claim.backlog_done,
             transcript: &transcript,
             pipelining: self.claim.pipelining,
+            try_top: self.claim.failures == 0,
         };
         for _ in 0..MAX_SESSIONS {
-            let before = progress.counts.stored;
+            let before = progress.counts;
             let session = sessions.run(
                 &login.credentials,
                 &mut progress.counts,
@@ -150,9 +151,10 @@ impl Pass {
             let may_return = retry::login_delay(&end.capabilities).is_none();
             progress.capabilities = Some(end.capabilities);
             progress.caught_up = !end.more;
-            progress.at_once = end.more && may_return;
+            progress.at_once = (end.more || end.more_deletions) && may_return;
+            let got_further = dealt_with(&progress.counts) > dealt_with(&before);
             // The next pass has an access token of its own.
-            if !progress.at_once || progress.counts.stored == before || !login.is_usable() {
+            if !progress.at_once || !(got_further || end.more_deletions) || !login.is_usable() {
                 break;
             }
         }
@@ -267,6 +269,11 @@ impl Pass {
         }
         self.wakeups.wake_events();
     }
+}
+
+/// Messages that no later session has to fetch.
+fn dealt_with(counts: &Counts) -> i64 {
+    counts.stored + counts.matched + counts.skipped
 }
 
 fn after_success(mailbox: &Mailbox, at_once: bool) -> Duration {

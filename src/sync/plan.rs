@@ -117,11 +117,13 @@ mod tests {
         settled: true,
         delete: false,
         failures: 0,
+        dele_count: 0,
     };
     const FAILED: Known = Known {
         settled: false,
         delete: false,
         failures: 1,
+        dele_count: 0,
     };
 
     fn settings(initial_sync: InitialSync) -> Settings {

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::ingest::Fetched;
@@ -9,7 +10,7 @@ use crate::{
     message::{self, Address, Message},
     store::{
         events::{Facts, NewEvent},
-        ingest::NewMessage,
+        ingest::{Arrival, NewMessage},
         messages::MessageState,
     },
 };
@@ -22,10 +23,12 @@ pub(super) struct Context {
     pub(super) backlog: bool,
     /// Webhooks hear of backlog too.
     pub(super) notify_backlog: bool,
+    /// What arrived before is left out.
+    pub(super) since: Option<OffsetDateTime>,
 }
 
 /// Parses a message. Takes CPU time: not for the runtime's own threads.
-pub(super) fn record(fetched: Fetched, context: Context) -> NewMessage {
+pub(super) fn record(fetched: Fetched, arrival: message::Arrival, context: Context) -> NewMessage {
     let Fetched {
         entry,
         octets,
@@ -34,9 +37,10 @@ pub(super) fn record(fetched: Fetched, context: Context) -> NewMessage {
     } = fetched;
     let id = Uuid::now_v7();
     let message = message::parse(&octets);
+    let listed_octets = entry.octets.try_into().unwrap_or(i64::MAX);
     let size = match state {
         MessageState::Stored => length(&octets),
-        _ => entry.octets.try_into().unwrap_or(i64::MAX),
+        _ => listed_octets,
     };
     let parts = message
         .summary
@@ -47,6 +51,11 @@ pub(super) fn record(fetched: Fetched, context: Context) -> NewMessage {
         id,
         unique_id: entry.unique_id,
         size,
+        listed_octets,
+        arrival: Arrival {
+            at: arrival.at,
+            distinctive: arrival.distinctive,
+        },
         sha256: Sha256::digest(&octets).into(),
         backlog: context.backlog,
         state,

@@ -1,6 +1,6 @@
 //! One POP3 session: list, compare, fetch, delete, quit.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{
     budget::Budget,
@@ -8,6 +8,7 @@ use super::{
     ingest::{Batch, Fetched, Ingest},
     plan::{Entry, Plan, plan},
     record::Context,
+    since::Wanted,
 };
 use crate::{
     connection,
@@ -15,15 +16,22 @@ use crate::{
     store::{
         Store,
         leases::{Counts, Lease},
-        mailboxes::{Mailbox, Settings},
-        maildrop::{Known, UniqueIds},
+        mailboxes::{InitialSync, Mailbox, Settings},
+        maildrop::{Known, Listed, UniqueIds},
         messages::MessageState,
+        rematch::CurrentListing,
         wakeups::Wakeups,
     },
 };
 
 /// Passes that end at the head of an oversize message before it is kept without one.
 const MAX_HEAD_FAILURES: i32 = 3;
+
+/// Messages that one session deletes: no more than that is undone by a QUIT that gets lost.
+const MAX_DELETIONS: usize = 200;
+
+/// After so many sessions in which it accepted DELE in vain, a server is said to forget deletions.
+const MANY_DELETIONS: i32 = 3;
 
 /// What the sessions of a pass share.
 #[derive(Debug)]
@@ -38,6 +46,8 @@ pub(super) struct Sessions<'a> {
     pub(super) transcript: &'a pop3::Transcript,
     /// Commands may be sent ahead of replies.
     pub(super) pipelining: bool,
+    /// Nothing went wrong in the last pass: some servers do not survive TOP.
+    pub(super) try_top: bool,
 }
 
 /// What a session found out of use to the next, however it ended.
@@ -47,11 +57,14 @@ pub(super) struct Findings {
     pub(super) unique_ids: Option<UniqueIds>,
     /// Sending commands ahead of replies may be what went wrong.
     pub(super) pipelining_failed: bool,
+    /// Unique-ids that DELE was sent for: once in a pass, whatever the next listing says.
+    deletion_tried: HashSet<Vec<u8>>,
 }
 
 /// How the TRANSACTION state ended.
 struct Done {
     more: bool,
+    more_deletions: bool,
     may_quit: bool,
 }
 
@@ -62,6 +75,8 @@ pub(super) struct SessionEnd {
     pub(super) capabilities: Vec<String>,
     /// Messages are left for a next session.
     pub(super) more: bool,
+    /// Deletions are.
+    pub(super) more_deletions: bool,
 }
 
 impl Sessions<'_> {
@@ -83,13 +98,21 @@ impl Sessions<'_> {
         if let Err(Error::Pop3(error)) = &done {
             findings.pipelining_failed = session.pipelining_failed(error);
         }
-        let Done { more, may_quit } = done?;
+        let Done {
+            more,
+            more_deletions,
+            may_quit,
+        } = done?;
         // All that was retrieved is committed, so QUIT may take it as popped. Should its reply get
         // lost, the next listing shows whether the deletions took effect.
         if may_quit && let Err(error) = session.quit().await {
             tracing::info!(%error, "the session ended without a reply to QUIT");
         }
-        Ok(SessionEnd { capabilities, more })
+        Ok(SessionEnd {
+            capabilities,
+            more,
+            more_deletions,
+        })
     }
 
     /// All between login and QUIT.
@@ -114,13 +137,42 @@ impl Sessions<'_> {
         counts.listed = i64::try_from(entries.len()).expect("memory is smaller than 2^63");
 
         let known = self.compare(&unique_ids).await?;
-        let plan = plan(&entries, &known, settings, self.backlog && known.is_empty());
-        let failed_before = counts.failed;
-        self.carry_out(session, &plan, &known, counts).await?;
+        let before = *counts;
+        let wanted = match settings.initial_sync {
+            InitialSync::Since(since) if self.backlog && self.try_top => {
+                self.leave_out_old(session, &entries, &known, since, counts)
+                    .await?
+            }
+            _ => Wanted::all(&entries),
+        };
+        let mut plan = plan(
+            &wanted.entries,
+            &known,
+            settings,
+            self.backlog && known.is_empty(),
+        );
+        plan.more |= wanted.more;
+        self.leave_out(&plan.skip, counts).await?;
+        let skipped_unread = counts.skipped;
+        let current = CurrentListing {
+            settled: count(known.values().filter(|known| known.settled)),
+            unique_ids: unique_ids.iter().cloned().collect(),
+        };
+        self.carry_out(session, &plan, &known, &current, counts)
+            .await?;
 
-        // An incomplete listing proves nothing about what it lacks, nor which copy is which.
-        if listing.complete {
+        let matched = counts.matched > before.matched;
+        let mut more_deletions = false;
+        if plan.more {
+            // What is listed and unread yet may be what seems to be absent.
+        } else if listing.complete {
             counts.deleted += self.store.record_absent(self.lease, &unique_ids).await?;
+        } else if matched {
+            // An incomplete listing proves nothing about what it lacks.
+            self.store.end_reset(self.lease).await?;
+        }
+        // Nor does it say which copy is which. And nothing is deleted in the middle of a reset.
+        if listing.complete && !(matched && plan.more) {
             // What was stored just now may be due for deletion too.
             let idle = plan.fetch.is_empty() && plan.oversize.is_empty();
             let known = if idle {
@@ -128,13 +180,16 @@ impl Sessions<'_> {
             } else {
                 self.compare(&unique_ids).await?
             };
-            self.delete_due(session, &entries, &known).await?;
+            more_deletions = self.delete_due(session, &entries, &known, findings).await?;
         }
         // What was retrieved only to tell messages apart may be not committed yet.
-        let all_stored = !plan.more && counts.failed == failed_before;
+        let all_stored = !plan.more && counts.failed == before.failed;
+        // What was retrieved and then left out never will be.
+        let left_out = counts.skipped > skipped_unread;
         Ok(Done {
             more: plan.more,
-            may_quit: all_stored || !listing.retrieved,
+            more_deletions,
+            may_quit: !left_out && (all_stored || !listing.retrieved),
         })
     }
 
@@ -174,29 +229,46 @@ impl Sessions<'_> {
             .await?)
     }
 
+    /// Remembers messages that are not to be fetched.
+    pub(super) async fn leave_out(
+        &self,
+        entries: &[Entry],
+        counts: &mut Counts,
+    ) -> Result<(), Error> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let skipped: Vec<Listed> = entries.iter().map(Entry::listed).collect();
+        self.store.skip_messages(self.lease, &skipped).await?;
+        counts.skipped += count(&skipped);
+        Ok(())
+    }
+
     async fn carry_out(
         &self,
         session: &mut pop3::Session,
         plan: &Plan,
         known: &HashMap<Vec<u8>, Known>,
+        listing: &CurrentListing,
         counts: &mut Counts,
     ) -> Result<(), Error> {
         let settings = &self.mailbox.settings;
-        if !plan.skip.is_empty() {
-            let skipped: Vec<_> = plan.skip.iter().map(Entry::listed).collect();
-            self.store.skip_messages(self.lease, &skipped).await?;
-            counts.skipped += count(&skipped);
-        }
+        let since = match settings.initial_sync {
+            InitialSync::Since(since) if self.backlog => Some(since),
+            _ => None,
+        };
         let context = Context {
             mailbox_id: self.mailbox.id,
             backlog: self.backlog,
             notify_backlog: settings.notify_backlog,
+            since,
         };
         let ingest = Ingest {
             store: self.store,
             wakeups: self.wakeups,
             budget: self.budget,
             lease: self.lease,
+            listing,
             context,
             max_message_octets: settings.max_message_bytes.unsigned_abs(),
         };
@@ -211,7 +283,7 @@ impl Sessions<'_> {
         }
         ingested?;
         // Last, since some servers do not survive a TOP.
-        self.store_oversize(session, &plan.oversize, known, context, counts)
+        self.store_oversize(session, &plan.oversize, known, &ingest, counts)
             .await
     }
 
@@ -221,7 +293,7 @@ impl Sessions<'_> {
         session: &mut pop3::Session,
         oversize: &[Entry],
         known: &HashMap<Vec<u8>, Known>,
-        context: Context,
+        ingest: &Ingest<'_>,
         counts: &mut Counts,
     ) -> Result<(), Error> {
         for entry in oversize {
@@ -248,35 +320,44 @@ impl Sessions<'_> {
                 state: MessageState::Oversize,
                 reservation: None,
             };
-            let batch = Batch::parse(vec![fetched], context);
-            let (stored, _) = self
-                .store
-                .store_messages(self.lease, batch.messages)
-                .await?;
-            counts.stored += stored;
-            self.wakeups.wake_events();
+            let batch = Batch::parse(vec![fetched], ingest.context);
+            ingest.commit(batch, counts).await?;
         }
         Ok(())
     }
 
-    /// Sends DELE for what is to be deleted.
+    /// Sends DELE for what is to be deleted, as far as one session may. Returns whether more is.
     async fn delete_due(
         &self,
         session: &mut pop3::Session,
         entries: &[Entry],
         known: &HashMap<Vec<u8>, Known>,
-    ) -> Result<(), Error> {
-        let due: Vec<&Entry> = entries
-            .iter()
-            .filter(|entry| {
-                known
-                    .get(&entry.unique_id)
-                    .is_some_and(|known| known.delete)
-            })
-            .collect();
-        if due.is_empty() {
-            return Ok(());
+        findings: &mut Findings,
+    ) -> Result<bool, Error> {
+        let (mut due, mut forgotten) = (Vec::new(), 0);
+        for entry in entries {
+            let Some(known) = known.get(&entry.unique_id).filter(|known| known.delete) else {
+                continue;
+            };
+            if findings.deletion_tried.contains(&entry.unique_id) {
+                continue;
+            }
+            forgotten += u64::from(known.dele_count == MANY_DELETIONS);
+            due.push(entry);
         }
+        if forgotten > 0 {
+            tracing::warn!(
+                forgotten,
+                "the server lists messages whose deletion it accepted {MANY_DELETIONS} times"
+            );
+        }
+        let more = due.len() > MAX_DELETIONS;
+        due.truncate(MAX_DELETIONS);
+        if due.is_empty() {
+            return Ok(false);
+        }
+        let tried = due.iter().map(|entry| entry.unique_id.clone());
+        findings.deletion_tried.extend(tried);
         let numbers: Vec<_> = due.iter().map(|entry| entry.number).collect();
         let replies = session.delete(&numbers).await?;
         let accepted: Vec<Vec<u8>> = due
@@ -286,10 +367,10 @@ impl Sessions<'_> {
             .map(|(entry, _)| entry.unique_id.clone())
             .collect();
         self.store.record_dele_sent(self.lease, &accepted).await?;
-        Ok(())
+        Ok(more)
     }
 }
 
-fn count<T>(items: &[T]) -> i64 {
-    i64::try_from(items.len()).expect("memory is smaller than 2^63")
+fn count<T>(items: impl IntoIterator<Item = T>) -> i64 {
+    i64::try_from(items.into_iter().count()).expect("memory is smaller than 2^63")
 }

@@ -9,6 +9,7 @@ use popbridge::{
         self, Store,
         leases::{Counts, Outcome},
         mailboxes::{Auth, DeletePolicy, InitialSync, Mailbox, Settings, Tls},
+        rematch::CurrentListing,
         syncs::Sync,
         wakeups::Wakeups,
     },
@@ -30,6 +31,7 @@ mod oauth;
 const LEASE: Duration = Duration::from_secs(60);
 
 mod odd_servers;
+mod uidl_reset;
 
 /// A store and a pool of sync workers over it.
 struct Engine {
@@ -487,7 +489,7 @@ async fn expired_lease_is_taken_over_and_the_late_worker_writes_nothing() {
     };
     lost(store.renew_lease(&late, LEASE).await);
     lost(store.finish_pass(&late, &outcome).await);
-    lost(store.store_messages(&late, Vec::new()).await.map(|_| ()));
+    lost(store.store_messages(&late, Vec::new(), &CurrentListing::default()).await.map(|_| ()));
     lost(store.skip_messages(&late, &[]).await);
     lost(store.record_dele_sent(&late, &[]).await);
     lost(store.release_lease(&late).await);
@@ -535,7 +537,7 @@ async fn message_that_is_listed_again_is_present_again() {
     let lease = store.claim_due_mailboxes(1, LEASE).await.unwrap()[0].lease;
     let listed = [b"uid-1".to_vec(), b"uid-2".to_vec()];
     store
-        .store_messages(&lease, vec![message(mailbox, "uid-1")])
+        .store_messages(&lease, vec![message(mailbox, "uid-1")], &CurrentListing::default())
         .await
         .unwrap();
     let compare = || store.compare_listing(&lease, &listed, DeletePolicy::Never, None);
@@ -591,7 +593,7 @@ async fn mailbox_can_be_deleted_while_a_pass_stores_into_it() {
 
     deleting.await.unwrap().unwrap();
     let late = store
-        .store_messages(&lease, vec![message(mailbox, "late")])
+        .store_messages(&lease, vec![message(mailbox, "late")], &CurrentListing::default())
         .await;
     assert!(matches!(late, Err(store::Error::LeaseLost)), "{late:?}");
 }
@@ -603,6 +605,8 @@ fn message(mailbox: uuid::Uuid, unique_id: &str) -> store::ingest::NewMessage {
         unique_id: unique_id.into(),
         octets: b"Subject: test\r\n\r\n".to_vec(),
         size: 17,
+        listed_octets: 17,
+        arrival: store::ingest::Arrival::default(),
         sha256: [0; 32],
         backlog: false,
         state: store::messages::MessageState::Stored,

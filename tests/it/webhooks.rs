@@ -11,15 +11,17 @@ use popbridge::{
         Store,
         deliveries::{Delivery, DeliveryState},
         events::{Facts, NewEvent},
-        ingest::NewMessage,
+        ingest::{Arrival, NewMessage},
         leases::Lease,
         mailboxes::{Auth, DeletePolicy, InitialSync, Settings as MailboxSettings, Tls},
+        rematch::CurrentListing,
         wakeups::Wakeups,
         webhooks::{Filter, PayloadKind, Webhook, WebhookSettings, WebhookState},
     },
     webhooks::{Dispatcher, Settings},
 };
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -96,7 +98,9 @@ impl Outbox {
     }
 
     async fn store_batch(&self, batch: Vec<NewMessage>) {
-        self.store.store_messages(&self.lease, batch).await.unwrap();
+        let listing = CurrentListing::default();
+        let stored = self.store.store_messages(&self.lease, batch, &listing);
+        stored.await.unwrap();
         self.wakeups.wake_events();
     }
 
@@ -108,7 +112,9 @@ impl Outbox {
             unique_id: format!("uid-{n}").into_bytes(),
             octets: b"Subject: Hello\r\n\r\n".to_vec(),
             size: 18,
-            sha256: [0; 32],
+            listed_octets: 18,
+            sha256: Sha256::digest(id).into(),
+            arrival: Arrival::default(),
             backlog: false,
             state: popbridge::store::messages::MessageState::Stored,
             summary: json!({ "subject": "Hello", "preview": "Hello" }),

@@ -12,8 +12,9 @@ use popbridge::{
     store::{
         Store,
         events::{Facts, NewEvent},
-        ingest::NewMessage,
+        ingest::{Arrival, NewMessage},
         leases::Lease,
+        rematch::CurrentListing,
         wakeups::Wakeups,
     },
     telemetry,
@@ -168,7 +169,7 @@ impl App {
     pub(crate) async fn store_message(&self, lease: &Lease, message: NewMessage) -> Uuid {
         let id = message.id;
         self.store
-            .store_messages(lease, vec![message])
+            .store_messages(lease, vec![message], &CurrentListing::default())
             .await
             .unwrap();
         id
@@ -194,7 +195,9 @@ pub(crate) fn message(mailbox_id: Uuid, unique_id: &str, octets: &[u8]) -> NewMe
         unique_id: unique_id.as_bytes().to_vec(),
         octets: octets.to_vec(),
         size: octets.len().try_into().unwrap(),
+        listed_octets: octets.len().try_into().unwrap(),
         sha256: Sha256::digest(octets).into(),
+        arrival: Arrival::default(),
         backlog: false,
         state: popbridge::store::messages::MessageState::Stored,
         summary: json!({ "subject": unique_id, "attachments": [] }),
