@@ -19,6 +19,7 @@ pub mod maildrop;
 pub mod messages;
 mod sealing;
 pub mod syncs;
+pub mod unsettled;
 pub mod wakeups;
 pub mod webhooks;
 

@@ -30,6 +30,7 @@ mod plan;
 mod record;
 mod retry;
 mod session;
+mod trials;
 
 /// How long a claimed mailbox stays claimed without a sign of life: the time after which another
 /// replica takes over from one that was killed.

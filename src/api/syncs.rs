@@ -54,6 +54,10 @@ struct SyncParams {
     #[param(minimum = 0, maximum = 60, default = 0)]
     #[serde(default)]
     wait: u64,
+    /// Ask for quarantined messages too, however short ago they failed.
+    #[param(default = false)]
+    #[serde(default)]
+    retry_quarantined: bool,
 }
 
 /// The sync of a path.
@@ -82,13 +86,20 @@ struct SyncIds {
 async fn sync_mailbox(
     MailboxAccess { mailbox_id, .. }: MailboxAccess<MailboxesWrite>,
     State(state): State<ApiState>,
-    Params(SyncParams { wait }): Params<SyncParams>,
+    Params(params): Params<SyncParams>,
 ) -> Result<Response, Problem> {
+    let SyncParams {
+        wait,
+        retry_quarantined,
+    } = params;
     if wait > MAX_WAIT_SECONDS {
         return Err(
             Problem::new(Code::InvalidQuery, "A query parameter cannot be used.")
                 .at("/wait", format!("must be between 0 and {MAX_WAIT_SECONDS}")),
         );
+    }
+    if retry_quarantined {
+        state.store.retry_quarantined(mailbox_id).await?;
     }
     let Some(sync_id) = state.store.request_sync(mailbox_id).await? else {
         return Err(Problem::new(

@@ -74,7 +74,7 @@ impl Store {
     }
 }
 
-async fn insert_entries(
+pub(super) async fn insert_entries(
     tx: &mut PgConnection,
     mailbox_id: Uuid,
     batch: &[NewMessage],
@@ -93,7 +93,7 @@ async fn insert_entries(
         FROM unnest($2::bytea[], $3::uuid[], $4::bigint[], $5::boolean[]) AS t(u, i, s, whole)
         ON CONFLICT (mailbox_id, unique_id) DO UPDATE
             SET message_id = excluded.message_id, octets = excluded.octets,
-                stored_at = excluded.stored_at
+                stored_at = excluded.stored_at, failures = 0, own_failures = 0, failing_since = NULL
             WHERE e.message_id IS NULL
         RETURNING message_id AS "message_id!""#,
         mailbox_id,
@@ -106,7 +106,7 @@ async fn insert_entries(
     .await?)
 }
 
-async fn insert_messages(
+pub(super) async fn insert_messages(
     tx: &mut PgConnection,
     mailbox_id: Uuid,
     batch: Vec<NewMessage>,

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::{
     Error, Store,
     credentials::{Credential, CredentialKind},
+    unsettled::retry_oversize,
 };
 
 /// How a maildrop's connection is protected.
@@ -359,6 +360,7 @@ impl Store {
         let sealed = credential.map(|credential| self.seal_credential(id, credential));
         let mut tx = self.pool.begin().await?;
         lock_state(&mut tx, id).await?;
+        retry_oversize(&mut tx, id, settings.max_message_bytes).await?;
         sqlx::query!(
             "UPDATE popbridge.mailboxes SET name = $3, external_id = $4, host = $5, port = $6,
                 tls = $7, tls_ca_pem = $8, username = $9, auth = $10,

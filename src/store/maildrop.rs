@@ -44,6 +44,10 @@ pub enum UniqueIds {
 pub struct Known {
     /// Never to be fetched again: stored, or left out on purpose.
     pub settled: bool,
+    /// All of it is stored, or was.
+    pub stored: bool,
+    /// Though settled, it is to be asked for again: what stands for it is not all of it.
+    pub due: bool,
     /// To be deleted from the server.
     pub delete: bool,
     /// Passes in which it could not be fetched.
@@ -96,7 +100,8 @@ impl Store {
         let rows = sqlx::query!(
             // A join looks each up by index; `= ANY` may compare all with all.
             r#"SELECT unique_id, failures, message_id IS NOT NULL OR stored_at IS NOT NULL OR skipped
-                AS "settled!", remote_state AS "remote_state: RemoteState"
+                AS "settled!", stored_at IS NOT NULL AS "stored!",
+                COALESCE(next_try_at <= now(), false) AS "due!", remote_state AS "remote_state: RemoteState"
             FROM unnest($2::bytea[]) AS listed (u)
             JOIN popbridge.maildrop_entries ON mailbox_id = $1 AND unique_id = u"#,
             held.mailbox_id,
@@ -125,6 +130,8 @@ impl Store {
                     row.unique_id,
                     Known {
                         settled: row.settled,
+                        stored: row.stored,
+                        due: row.due && !delete,
                         delete,
                         failures: row.failures,
                     },

@@ -100,7 +100,7 @@ macro_rules! select_messages {
             StoredMessage,
             r#"SELECT m.id, m.mailbox_id, m.unique_id, size, sha256, received_at,
                 backlog, state AS "state: MessageState", remote_state AS "remote_state: RemoteState",
-                acked_at, summary
+                m.acked_at, summary
             FROM popbridge.messages m JOIN popbridge.maildrop_entries e
                 ON e.mailbox_id = m.mailbox_id AND e.unique_id = m.unique_id "#
             + $tail
@@ -286,6 +286,14 @@ async fn remove_copy(
         "DELETE FROM popbridge.messages WHERE mailbox_id = $1 AND id = $2",
         mailbox_id,
         id
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "UPDATE popbridge.maildrop_entries SET next_try_at = NULL
+        WHERE mailbox_id = $1 AND message_id = $2",
+        mailbox_id,
+        id,
     )
     .execute(&mut *tx)
     .await?;

@@ -17,6 +17,8 @@ use super::{
     error::Error,
     plan::Entry,
     record::{Context, record},
+    session::{Break, Findings},
+    trials::Failure,
 };
 use crate::{
     pop3::{Retrieval, Retrieved, Session},
@@ -24,8 +26,8 @@ use crate::{
         Store,
         ingest::NewMessage,
         leases::{Counts, Lease},
-        maildrop::Listed,
         messages::MessageState,
+        unsettled::Retry,
         wakeups::Wakeups,
     },
 };
@@ -46,6 +48,8 @@ pub(super) struct Fetched {
     pub(super) octets: Vec<u8>,
     /// Whether `octets` is all of it.
     pub(super) state: MessageState,
+    /// What came of it before.
+    pub(super) before: Option<Retry>,
     pub(super) reservation: Option<Reservation>,
 }
 
@@ -62,18 +66,18 @@ pub(super) struct Ingest<'a> {
 
 impl Ingest<'_> {
     /// Fetches and stores `wanted`. When it returns without an error, all of it is committed but
-    /// `failed`. When the line fails, what was whole by then is committed all the same, so that
-    /// each pass gets further than the last, and the message that it failed with is in `failed`.
+    /// what the trials in `findings` say did not come. When the line fails, what was whole by then
+    /// is committed all the same, and `findings` tell where it was.
     pub(super) async fn run(
         &self,
         session: &mut Session,
         wanted: &[Entry],
         counts: &mut Counts,
-        failed: &mut Vec<Listed>,
+        findings: &mut Findings,
     ) -> Result<(), Error> {
         let (to_parse, fetched) = mpsc::channel(BATCH_MESSAGES);
         let (to_store, parsed) = mpsc::channel(1);
-        let fetch = self.fetch(session, wanted, to_parse, failed);
+        let fetch = self.fetch(session, wanted, to_parse, findings);
         let mut keep = pin!(async {
             tokio::try_join!(self.parse(fetched, to_store), self.store(parsed, counts))
         });
@@ -91,37 +95,56 @@ impl Ingest<'_> {
         session: &mut Session,
         wanted: &[Entry],
         to_parse: mpsc::Sender<Fetched>,
-        failed: &mut Vec<Listed>,
+        findings: &mut Findings,
     ) -> Result<(), Error> {
         let mut retrieval = session.retrieve(wanted.iter().map(|e| (e.number, e.octets)));
-        // Replies come in the order asked for, so a line that fails does so with this entry.
+        let (mut some_came, mut cut_off) = (false, false);
+        // Replies come in the order asked for.
         for entry in wanted {
-            match self.fetch_one(&mut retrieval, entry).await {
-                Ok(Some(message)) => to_parse.send(message).await.map_err(|_| Error::Stopped)?,
-                Ok(None) => failed.push(entry.listed()),
-                Err(error) => {
-                    if matches!(error, Error::Pop3(_)) {
-                        failed.push(entry.listed());
-                    }
-                    return Err(error);
+            let reply = retrieval.next().await;
+            let fetched = match reply {
+                Ok(Some(Retrieved::Refused { reply, .. })) => {
+                    tracing::info!(%reply, "the server would not send a message");
+                    let before = findings.retries.get(&entry.unique_id);
+                    let failure = Failure::refused(&reply);
+                    findings.trials.failed(entry, failure, before);
+                    cut_off = false;
+                    continue;
                 }
-            }
+                Ok(_) => {
+                    let before = findings.retries.get(&entry.unique_id);
+                    self.receive(&mut retrieval, entry, before).await
+                }
+                Err(error) => {
+                    // Behind a message that was cut off, this is the end of that one.
+                    let at = (!cut_off).then_some(entry);
+                    findings.broke = Some(Break::at(at, &error, some_came));
+                    return Err(error.into());
+                }
+            };
+            let message = fetched.inspect_err(|error| {
+                if let Error::Pop3(error) = error {
+                    findings.broke = Some(Break::at(Some(entry), error, some_came));
+                }
+            })?;
+            findings.trials.came();
+            some_came = true;
+            cut_off = message.state == MessageState::Oversize;
+            to_parse.send(message).await.map_err(|_| Error::Stopped)?;
         }
         // Behind the last one the session is in order again.
-        retrieval.next().await?;
+        let end = retrieval.next().await;
+        end.inspect_err(|error| findings.broke = Some(Break::at(None, error, some_came)))?;
         Ok(())
     }
 
-    /// The next message; `None` if the server will not send it.
-    async fn fetch_one(
+    /// Takes in the message whose octets come next.
+    async fn receive(
         &self,
         retrieval: &mut Retrieval<'_>,
         entry: &Entry,
-    ) -> Result<Option<Fetched>, Error> {
-        if let Some(Retrieved::Refused { reply, .. }) = retrieval.next().await? {
-            tracing::info!(%reply, "the server would not send a message");
-            return Ok(None);
-        }
+        before: Option<&Retry>,
+    ) -> Result<Fetched, Error> {
         let mut reservation = self.budget.reserve(entry.octets).await?;
         let mut octets = Vec::with_capacity(usize::try_from(entry.octets).unwrap_or(0));
         let mut state = MessageState::Stored;
@@ -135,13 +158,13 @@ impl Ingest<'_> {
             reservation.grow_to(length)?;
             octets.extend_from_slice(chunk);
         }
-        let (entry, reservation) = (entry.clone(), Some(reservation));
-        Ok(Some(Fetched {
-            entry,
+        Ok(Fetched {
+            entry: entry.clone(),
             octets,
             state,
-            reservation,
-        }))
+            before: before.cloned(),
+            reservation: Some(reservation),
+        })
     }
 
     async fn parse(
@@ -167,10 +190,17 @@ impl Ingest<'_> {
     ) -> Result<(), Error> {
         while let Some(Batch {
             messages,
+            completed,
             reservations,
         }) = parsed.recv().await
         {
-            let (stored, octets) = self.store.store_messages(self.lease, messages).await?;
+            let (mut stored, mut octets) = self.store.store_messages(self.lease, messages).await?;
+            for message in completed {
+                if let Some(more) = self.store.complete_message(self.lease, message).await? {
+                    stored += 1;
+                    octets += more;
+                }
+            }
             drop(reservations);
             counts.stored += stored;
             counts.octets += octets;
@@ -186,6 +216,8 @@ impl Ingest<'_> {
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) messages: Vec<NewMessage>,
+    /// Those that were kept in part before.
+    completed: Vec<NewMessage>,
     reservations: Vec<Reservation>,
 }
 
@@ -193,11 +225,18 @@ impl Batch {
     pub(super) fn parse(fetched: Vec<Fetched>, context: Context) -> Self {
         let mut batch = Self {
             messages: Vec::new(),
+            completed: Vec::new(),
             reservations: Vec::new(),
         };
         for mut message in fetched {
             batch.reservations.extend(message.reservation.take());
-            batch.messages.push(record(message, context));
+            let kept = message.before.as_ref().and_then(|before| before.kept);
+            let into = if kept.is_some() {
+                &mut batch.completed
+            } else {
+                &mut batch.messages
+            };
+            into.push(record(message, context));
         }
         batch
     }

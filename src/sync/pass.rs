@@ -12,6 +12,7 @@ use super::{
     budget::Budget,
     error::Error,
     login::Login,
+    record::{Context, quarantined},
     retry::{self, Standing},
     session::{Findings, Sessions},
 };
@@ -28,6 +29,12 @@ use crate::{
 
 /// Sessions after which a pass makes room for other mailboxes, however much is left.
 const MAX_SESSIONS: usize = 50;
+
+/// Sessions of a pass that may end at messages; what else there is to do is done in one more.
+const MAX_BREAKS: usize = 5;
+
+/// Pause after a session that ended at a message, in which the server unlocks the maildrop.
+const PAUSE_AFTER_BREAK: Duration = Duration::from_millis(250);
 
 /// For how long a maildrop is read one command at a time after this error, which came while
 /// commands were sent ahead of replies. A server that loses its place will do so again; a
@@ -71,10 +78,11 @@ pub(super) struct Pass {
 #[derive(Debug, Default)]
 struct Progress {
     counts: Counts,
-    capabilities: Option<Vec<String>>,
     caught_up: bool,
     /// More is left, and the server lets us come back for it without a pause.
     at_once: bool,
+    /// For how long commands are not to be sent ahead of replies.
+    pipelining_off: Option<Duration>,
     findings: Findings,
     transcript: pop3::Transcript,
 }
@@ -102,7 +110,7 @@ impl Pass {
                     () = self.keep_lease() => {
                         return tracing::warn!("lost the lease; another worker has the mailbox");
                     }
-                    result = Box::pin(self.sessions(&mailbox, login, &mut progress)) => result,
+                    result = Box::pin(self.sync(&mailbox, login, &mut progress)) => result,
                 },
                 Err(error) if error.is_overtaken() => return self.release().await,
                 Err(error) => Err(error),
@@ -113,7 +121,20 @@ impl Pass {
         .await;
     }
 
-    /// Runs sessions until the maildrop is caught up with.
+    /// Runs sessions, then settles what did not come in them.
+    async fn sync(
+        &self,
+        mailbox: &Mailbox,
+        login: Login,
+        progress: &mut Progress,
+    ) -> Result<(), Error> {
+        let result = self.sessions(mailbox, login, progress).await;
+        let settled = self.settle_failures(mailbox, progress).await;
+        result.and(settled)
+    }
+
+    /// Runs sessions until the maildrop is caught up with. A session that ends at a message is
+    /// followed by one without that message.
     async fn sessions(
         &self,
         mailbox: &Mailbox,
@@ -122,7 +143,7 @@ impl Pass {
     ) -> Result<(), Error> {
         progress.findings.unique_ids = self.claim.unique_ids;
         let transcript = progress.transcript.clone();
-        let sessions = Sessions {
+        let mut sessions = Sessions {
             store: &self.store,
             wakeups: &self.wakeups,
             connector: &self.connector,
@@ -132,7 +153,11 @@ impl Pass {
             backlog: !self.claim.backlog_done,
             transcript: &transcript,
             pipelining: self.claim.pipelining,
+            retrieve: true,
         };
+        let mut breaks = 0;
+        let mut first_break = None;
+        let mut blamed_on_pipelining = None;
         for _ in 0..MAX_SESSIONS {
             let before = progress.counts.stored;
             let session = sessions.run(
@@ -140,21 +165,79 @@ impl Pass {
                 &mut progress.counts,
                 &mut progress.findings,
             );
-            let end = match session.await {
-                Ok(end) => end,
-                Err(error) => {
-                    return Err(login.judge(error, &self.tokens, &self.claim.lease).await);
+            let ended = session.await;
+            let findings = &mut progress.findings;
+            let may_return = findings
+                .capabilities
+                .as_ref()
+                .is_none_or(|lines| retry::login_delay(lines).is_none());
+            match ended {
+                Ok(end) => {
+                    login.worked();
+                    progress.caught_up = !end.more;
+                    progress.at_once = end.more && may_return && sessions.retrieve;
+                    // The next pass has an access token of its own.
+                    if !progress.at_once || progress.counts.stored == before || !login.is_usable() {
+                        break;
+                    }
                 }
-            };
-            login.worked();
-            let may_return = retry::login_delay(&end.capabilities).is_none();
-            progress.capabilities = Some(end.capabilities);
-            progress.caught_up = !end.more;
-            progress.at_once = end.more && may_return;
-            // The next pass has an access token of its own.
-            if !progress.at_once || progress.counts.stored == before || !login.is_usable() {
-                break;
+                Err(error) => {
+                    let pipelining_failed = std::mem::take(&mut findings.pipelining_failed);
+                    if pipelining_failed {
+                        progress.pipelining_off = Some(without_pipelining(&error));
+                    }
+                    let Some(broke) = findings.broke.take() else {
+                        return Err(login.judge(error, &self.tokens, &self.claim.lease).await);
+                    };
+                    login.worked();
+                    let at = broke.at.map(|entry| entry.unique_id);
+                    if pipelining_failed {
+                        sessions.pipelining = false;
+                        blamed_on_pipelining = at;
+                    } else if at.is_some() && at == blamed_on_pipelining {
+                        progress.pipelining_off = None;
+                    }
+                    if !may_return || !login.is_usable() {
+                        return Err(error);
+                    }
+                    first_break.get_or_insert(error);
+                    breaks += 1;
+                    sessions.retrieve = breaks < MAX_BREAKS;
+                    sleep(PAUSE_AFTER_BREAK).await;
+                }
             }
+        }
+        match first_break {
+            Some(error) if progress.findings.trials.show_outage() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts what did not come, and sets aside what will not come.
+    async fn settle_failures(
+        &self,
+        mailbox: &Mailbox,
+        progress: &mut Progress,
+    ) -> Result<(), Error> {
+        let failed = progress.findings.trials.judge();
+        if failed.is_empty() {
+            return Ok(());
+        }
+        progress.counts.failed += i64::try_from(failed.len()).unwrap_or(i64::MAX);
+        let lease = &self.claim.lease;
+        for failed in self.store.record_failures(lease, failed).await? {
+            tracing::warn!(
+                reason = failed.reason,
+                "set aside a message that does not come"
+            );
+            let context = Context {
+                mailbox_id: mailbox.id,
+                backlog: !self.claim.backlog_done,
+                notify_backlog: mailbox.settings.notify_backlog,
+            };
+            self.store
+                .set_aside(lease, quarantined(failed, context))
+                .await?;
         }
         Ok(())
     }
@@ -194,10 +277,10 @@ impl Pass {
     ) {
         let Progress {
             counts,
-            capabilities,
             caught_up,
             at_once,
-            findings,
+            pipelining_off,
+            findings: Findings { capabilities, .. },
             transcript,
         } = progress;
         let elapsed = started.elapsed();
@@ -254,10 +337,7 @@ impl Pass {
             capabilities,
             caught_up,
             next_in,
-            pipelining_off_for: match &result {
-                Err(error) if findings.pipelining_failed => Some(without_pipelining(error)),
-                _ => None,
-            },
+            pipelining_off_for: pipelining_off,
             transcript: serde_json::to_value(transcript.record()).unwrap_or_default(),
         };
         match timeout(LEASE, self.store.finish_pass(&self.claim.lease, &outcome)).await {

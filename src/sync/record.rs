@@ -11,6 +11,7 @@ use crate::{
         events::{Facts, NewEvent},
         ingest::NewMessage,
         messages::MessageState,
+        unsettled::Failed,
     },
 };
 
@@ -30,9 +31,18 @@ pub(super) fn record(fetched: Fetched, context: Context) -> NewMessage {
         entry,
         octets,
         state,
-        ..
+        before,
+        reservation: _,
     } = fetched;
-    let id = Uuid::now_v7();
+    let backlog = before.as_ref().map_or(context.backlog, |b| b.backlog);
+    let context = Context { backlog, ..context };
+    let kept = before.and_then(|before| before.kept);
+    let id = kept.map_or_else(Uuid::now_v7, |kept| kept.id);
+    // Of one that was too long the consumer has heard already.
+    let kind = match kept.map(|kept| kept.state) {
+        Some(MessageState::Oversize) => "message.updated",
+        _ => "message.received",
+    };
     let message = message::parse(&octets);
     let size = match state {
         MessageState::Stored => length(&octets),
@@ -48,22 +58,72 @@ pub(super) fn record(fetched: Fetched, context: Context) -> NewMessage {
         unique_id: entry.unique_id,
         size,
         sha256: Sha256::digest(&octets).into(),
-        backlog: context.backlog,
+        backlog,
         state,
         parts: parts.collect(),
-        event: received(id, &message, size, context),
+        event: event(kind, id, &message, size, context),
         summary: to_json(&message.summary),
         body: to_json(&message.body),
         octets,
     }
 }
 
-fn received(id: Uuid, message: &Message, size: i64, context: Context) -> NewEvent {
+/// What stands for a message that cannot be had.
+pub(super) fn quarantined(failed: Failed, context: Context) -> NewMessage {
+    let Failed {
+        listed,
+        backlog,
+        reason,
+        ..
+    } = failed;
+    let id = Uuid::now_v7();
+    let backlog = backlog.unwrap_or(context.backlog);
+    let note = format!(
+        "The message could not be fetched: {reason}. It stays on the server and is asked for again, \
+        at least once a day; a sync with retry_quarantined asks at once. If it never comes, read or \
+        delete it there."
+    );
+    let summary = message::Summary {
+        parse_status: message::ParseStatus::Failed,
+        parse_notes: vec![note],
+        ..message::Summary::default()
+    };
+    let octets = Vec::new();
+    NewMessage {
+        id,
+        unique_id: listed.unique_id,
+        size: listed.octets,
+        sha256: Sha256::digest(&octets).into(),
+        backlog,
+        state: MessageState::Quarantined,
+        parts: json!([]),
+        event: NewEvent {
+            id: Uuid::now_v7(),
+            mailbox_id: context.mailbox_id,
+            kind: "message.quarantined",
+            message_id: Some(id),
+            data: json!({
+                "message_id": id,
+                "size": listed.octets,
+                "reason": reason,
+                "backlog": backlog,
+            }),
+            // A fault that somebody should look at, however old the mail.
+            notify: true,
+            facts: Facts::default(),
+        },
+        summary: to_json(&summary),
+        body: to_json(&message::Body::default()),
+        octets,
+    }
+}
+
+fn event(kind: &'static str, id: Uuid, message: &Message, size: i64, context: Context) -> NewEvent {
     let summary = &message.summary;
     NewEvent {
         id: Uuid::now_v7(),
         mailbox_id: context.mailbox_id,
-        kind: "message.received",
+        kind,
         message_id: Some(id),
         data: json!({
             "message_id": id,

@@ -6,18 +6,20 @@ use super::{
     budget::Budget,
     error::Error,
     ingest::{Batch, Fetched, Ingest},
-    plan::{Entry, Plan, plan},
+    plan::{self, Entry, Plan, Situation, plan},
     record::Context,
+    trials::{Failure, Trials},
 };
 use crate::{
     connection,
-    pop3::{self, Connector, Credentials, Listing},
+    pop3::{self, Connector, Credentials, Listing, Retrieved},
     store::{
         Store,
         leases::{Counts, Lease},
         mailboxes::{Mailbox, Settings},
         maildrop::{Known, UniqueIds},
         messages::MessageState,
+        unsettled::Retry,
         wakeups::Wakeups,
     },
 };
@@ -38,6 +40,8 @@ pub(super) struct Sessions<'a> {
     pub(super) transcript: &'a pop3::Transcript,
     /// Commands may be sent ahead of replies.
     pub(super) pipelining: bool,
+    /// Messages may be asked for: not once too many sessions ended at some.
+    pub(super) retrieve: bool,
 }
 
 /// What a session found out of use to the next, however it ended.
@@ -47,6 +51,35 @@ pub(super) struct Findings {
     pub(super) unique_ids: Option<UniqueIds>,
     /// Sending commands ahead of replies may be what went wrong.
     pub(super) pipelining_failed: bool,
+    /// What the server announced after login.
+    pub(super) capabilities: Option<Vec<String>>,
+    /// The messages that failed before.
+    pub(super) retries: HashMap<Vec<u8>, Retry>,
+    pub(super) trials: Trials,
+    /// The session ended while messages were fetched.
+    pub(super) broke: Option<Break>,
+}
+
+/// Where a session ended while messages were fetched.
+#[derive(Debug)]
+pub(super) struct Break {
+    /// With this message; `None` if that is no sign against it.
+    pub(super) at: Option<Entry>,
+}
+
+impl Break {
+    pub(super) fn at(entry: Option<&Entry>, error: &pop3::Error, some_came: bool) -> Self {
+        // The time of a session may be up because of all that came before.
+        let time_is_up = matches!(
+            error,
+            pop3::Error::Timeout {
+                wait: pop3::Wait::Session,
+                ..
+            }
+        );
+        let at = entry.filter(|_| !(time_is_up && some_came));
+        Self { at: at.cloned() }
+    }
 }
 
 /// How the TRANSACTION state ended.
@@ -58,8 +91,6 @@ struct Done {
 /// How a session ended.
 #[derive(Debug)]
 pub(super) struct SessionEnd {
-    /// What the server announced after login.
-    pub(super) capabilities: Vec<String>,
     /// Messages are left for a next session.
     pub(super) more: bool,
 }
@@ -78,10 +109,10 @@ impl Sessions<'_> {
             .connector
             .open(&server, credentials, self.transcript)
             .await?;
-        let capabilities = session.capabilities().lines.clone();
+        findings.capabilities = Some(session.capabilities().lines.clone());
         let done = self.transact(&mut session, counts, findings).await;
         if let Err(Error::Pop3(error)) = &done {
-            findings.pipelining_failed = session.pipelining_failed(error);
+            Self::judge_break(&session, error, findings);
         }
         let Done { more, may_quit } = done?;
         // All that was retrieved is committed, so QUIT may take it as popped. Should its reply get
@@ -89,7 +120,18 @@ impl Sessions<'_> {
         if may_quit && let Err(error) = session.quit().await {
             tracing::info!(%error, "the session ended without a reply to QUIT");
         }
-        Ok(SessionEnd { capabilities, more })
+        Ok(SessionEnd { more })
+    }
+
+    /// Whose fault it is that the session ended: that of commands sent ahead of replies, or of the
+    /// message that it ended with.
+    fn judge_break(session: &pop3::Session, error: &pop3::Error, findings: &mut Findings) {
+        if session.pipelining_failed(error) {
+            findings.pipelining_failed = true;
+        } else if let Some(Break { at: Some(entry) }) = &findings.broke {
+            let before = findings.retries.get(&entry.unique_id);
+            findings.trials.failed(entry, Failure::broke(error), before);
+        }
     }
 
     /// All between login and QUIT.
@@ -114,24 +156,41 @@ impl Sessions<'_> {
         counts.listed = i64::try_from(entries.len()).expect("memory is smaller than 2^63");
 
         let known = self.compare(&unique_ids).await?;
-        let plan = plan(&entries, &known, settings, self.backlog && known.is_empty());
-        let failed_before = counts.failed;
-        self.carry_out(session, &plan, &known, counts).await?;
+        if known.values().any(|known| known.due || !known.settled) {
+            findings.retries = self.store.retries(self.lease).await?;
+        }
+        let mut plan = plan(Situation {
+            listing: &entries,
+            known: &known,
+            tried: findings.trials.tried(),
+            settings,
+            first: self.backlog && known.is_empty(),
+        });
+        if !self.retrieve {
+            plan.more |= !plan.fetch.is_empty();
+            (plan.fetch, plan.oversize) = (Vec::new(), Vec::new());
+        }
+        self.carry_out(session, &plan, &known, counts, findings)
+            .await?;
 
+        // What was stored just now may be due for deletion too.
+        let idle = plan.fetch.is_empty() && plan.oversize.is_empty();
+        let known = if idle {
+            known
+        } else {
+            self.compare(&unique_ids).await?
+        };
+        if self.retrieve && findings.trials.need_control() {
+            self.fetch_control(session, &entries, &known, findings)
+                .await?;
+        }
         // An incomplete listing proves nothing about what it lacks, nor which copy is which.
         if listing.complete {
             counts.deleted += self.store.record_absent(self.lease, &unique_ids).await?;
-            // What was stored just now may be due for deletion too.
-            let idle = plan.fetch.is_empty() && plan.oversize.is_empty();
-            let known = if idle {
-                known
-            } else {
-                self.compare(&unique_ids).await?
-            };
             self.delete_due(session, &entries, &known).await?;
         }
         // What was retrieved only to tell messages apart may be not committed yet.
-        let all_stored = !plan.more && counts.failed == failed_before;
+        let all_stored = !plan.more && findings.trials.tried().is_empty();
         Ok(Done {
             more: plan.more,
             may_quit: all_stored || !listing.retrieved,
@@ -180,6 +239,7 @@ impl Sessions<'_> {
         plan: &Plan,
         known: &HashMap<Vec<u8>, Known>,
         counts: &mut Counts,
+        findings: &mut Findings,
     ) -> Result<(), Error> {
         let settings = &self.mailbox.settings;
         if !plan.skip.is_empty() {
@@ -200,19 +260,37 @@ impl Sessions<'_> {
             context,
             max_message_octets: settings.max_message_bytes.unsigned_abs(),
         };
-        let mut failed = Vec::new();
-        let ingested = ingest.run(session, &plan.fetch, counts, &mut failed).await;
-        if !failed.is_empty() {
-            // Also when the session ended with it: else every pass would end there.
-            self.store
-                .record_failed_messages(self.lease, &failed)
-                .await?;
-            counts.failed += count(&failed);
-        }
-        ingested?;
+        ingest.run(session, &plan.fetch, counts, findings).await?;
         // Last, since some servers do not survive a TOP.
-        self.store_oversize(session, &plan.oversize, known, context, counts)
+        let oversize = &plan.oversize;
+        self.store_oversize(session, oversize, known, context, counts, findings)
             .await
+    }
+
+    /// Asks for a message that is stored, to see whether the line and the server work.
+    async fn fetch_control(
+        &self,
+        session: &mut pop3::Session,
+        entries: &[Entry],
+        known: &HashMap<Vec<u8>, Known>,
+        findings: &mut Findings,
+    ) -> Result<(), Error> {
+        let Some(entry) = plan::control(entries, known) else {
+            return Ok(());
+        };
+        let mut retrieval = session.retrieve([(entry.number, entry.octets)]);
+        let came = async {
+            let reply = retrieval.next().await?;
+            // Past its octets.
+            retrieval.next().await?;
+            Ok::<_, pop3::Error>(matches!(reply, Some(Retrieved::Body { .. })))
+        };
+        let came = came.await.inspect_err(|_| {
+            findings.trials.control(false);
+            findings.broke = Some(Break { at: None });
+        })?;
+        findings.trials.control(came);
+        Ok(())
     }
 
     /// Keeps the head of messages that are too long.
@@ -223,6 +301,7 @@ impl Sessions<'_> {
         known: &HashMap<Vec<u8>, Known>,
         context: Context,
         counts: &mut Counts,
+        findings: &mut Findings,
     ) -> Result<(), Error> {
         for entry in oversize {
             let failures = known
@@ -240,12 +319,15 @@ impl Sessions<'_> {
                     .record_failed_messages(self.lease, &failed)
                     .await?;
                 counts.failed += 1;
+                findings.trials.leave(entry);
+                findings.broke = Some(Break { at: None });
             }
             let octets = head?.unwrap_or_default();
             let fetched = Fetched {
                 entry: entry.clone(),
                 octets,
                 state: MessageState::Oversize,
+                before: findings.retries.get(&entry.unique_id).cloned(),
                 reservation: None,
             };
             let batch = Batch::parse(vec![fetched], context);
@@ -266,14 +348,7 @@ impl Sessions<'_> {
         entries: &[Entry],
         known: &HashMap<Vec<u8>, Known>,
     ) -> Result<(), Error> {
-        let due: Vec<&Entry> = entries
-            .iter()
-            .filter(|entry| {
-                known
-                    .get(&entry.unique_id)
-                    .is_some_and(|known| known.delete)
-            })
-            .collect();
+        let due = plan::deletions(entries, known);
         if due.is_empty() {
             return Ok(());
         }

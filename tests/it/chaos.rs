@@ -15,6 +15,7 @@ use tokio::{
 mod cuts;
 mod outcomes;
 mod program;
+mod quarantine;
 mod server;
 mod store;
 
