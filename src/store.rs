@@ -11,6 +11,7 @@ pub use self::sealing::{MasterKey, MasterKeyError};
 pub mod api_keys;
 pub mod credentials;
 pub mod deliveries;
+pub mod dry_runs;
 pub mod events;
 pub mod ingest;
 pub mod leases;
@@ -113,6 +114,17 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether Postgres refused the data of a statement (SQLSTATE class 22), or found it too much for
+    /// its limits (54): it would do so again.
+    #[must_use]
+    pub fn is_data_refusal(&self) -> bool {
+        let Self::Database(sqlx::Error::Database(error)) = self else {
+            return false;
+        };
+        let code = error.code().unwrap_or_default();
+        code.starts_with("22") || code.starts_with("54")
+    }
+
     /// Whether Postgres could not be reached or would not take the statement now, so that a later
     /// try may succeed.
     pub fn is_unavailable(&self) -> bool {

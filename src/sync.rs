@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod budget;
+mod dry_run;
 mod error;
 mod ingest;
 mod login;

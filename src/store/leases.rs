@@ -42,6 +42,8 @@ pub struct Claim {
     pub unique_ids: Option<UniqueIds>,
     /// Commands may be sent ahead of replies.
     pub pipelining: bool,
+    /// Only to count what there would be to do, for this request.
+    pub dry_run: Option<Uuid>,
 }
 
 /// How a pass ended, for the mailbox's state.
@@ -121,7 +123,9 @@ impl Store {
             RETURNING s.mailbox_id, s.lease_token, s.sync_id AS "sync_id!", s.consecutive_failures,
                 s.consecutive_auth_failures, s.backlog_done_at IS NOT NULL AS "backlog_done!",
                 s.unique_ids AS "unique_ids: UniqueIds",
-                COALESCE(s.pipelining_off_until <= now(), true) AS "pipelining!""#,
+                COALESCE(s.pipelining_off_until <= now(), true) AS "pipelining!",
+                (SELECT d.id FROM popbridge.dry_runs d
+                    WHERE d.mailbox_id = s.mailbox_id AND d.finished_at IS NULL) AS dry_run"#,
             limit,
             interval(lease),
             &fresh_ids,
@@ -141,6 +145,7 @@ impl Store {
                 backlog_done: row.backlog_done,
                 unique_ids: row.unique_ids,
                 pipelining: row.pipelining,
+                dry_run: row.dry_run,
             })
             .collect())
     }

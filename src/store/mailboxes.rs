@@ -57,7 +57,7 @@ pub enum DeletePolicy {
     AfterStore,
     /// `delete_after_days` after it was stored.
     AfterDays,
-    /// Once the consumer acknowledged it.
+    /// Once the consumer acknowledged it, or every webhook that it went to took it.
     AfterAck,
 }
 

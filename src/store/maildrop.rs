@@ -249,7 +249,7 @@ impl Store {
     pub async fn ledger(&self, mailbox_id: Uuid, message_id: Uuid) -> Result<Ledger, Error> {
         Ok(sqlx::query_as!(
             Ledger,
-            r#"SELECT listed_at, stored_at, delete_requested_at, dele_sent_at, absent_at,
+            r#"SELECT listed_at, stored_at, notified_at, delivered_at, acked_at, delete_requested_at, dele_sent_at, absent_at,
                 remote_state AS "remote_state: RemoteState"
             FROM popbridge.maildrop_entries WHERE mailbox_id = $1 AND message_id = $2"#,
             mailbox_id,
@@ -269,6 +269,15 @@ pub struct Ledger {
     /// Stored.
     #[serde(with = "time::serde::rfc3339::option")]
     pub stored_at: Option<OffsetDateTime>,
+    /// A webhook first took its `message.received`.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub notified_at: Option<OffsetDateTime>,
+    /// The last of the webhooks that it went to took its `message.received`.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub delivered_at: Option<OffsetDateTime>,
+    /// The consumer was done with it.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub acked_at: Option<OffsetDateTime>,
     /// Its deletion from the server was asked for, by a user or by the mailbox's policy.
     #[serde(with = "time::serde::rfc3339::option")]
     pub delete_requested_at: Option<OffsetDateTime>,
@@ -331,7 +340,8 @@ async fn mark_due_deletions(
                 FROM popbridge.messages m
                 WHERE e.mailbox_id = $1 AND e.remote_state = 'present'
                     AND m.mailbox_id = e.mailbox_id AND m.unique_id = e.unique_id
-                    AND m.acked_at IS NOT NULL AND e.stored_at IS NOT NULL",
+                    AND (e.acked_at IS NOT NULL OR e.delivered_at IS NOT NULL)
+                    AND e.stored_at IS NOT NULL",
                 mailbox_id,
             )
             .execute(&mut *tx)

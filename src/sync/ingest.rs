@@ -16,7 +16,7 @@ use super::{
     budget::{Budget, Reservation},
     error::Error,
     plan::Entry,
-    record::{Context, record},
+    record::{Context, Refused, record},
     session::{Break, Findings},
     trials::Failure,
 };
@@ -62,6 +62,8 @@ pub(super) struct Ingest<'a> {
     pub(super) lease: &'a Lease,
     pub(super) context: Context,
     pub(super) max_message_octets: u64,
+    /// Each message is a batch: one of them was refused by Postgres.
+    pub(super) one_by_one: bool,
 }
 
 impl Ingest<'_> {
@@ -81,13 +83,18 @@ impl Ingest<'_> {
         let mut keep = pin!(async {
             tokio::try_join!(self.parse(fetched, to_store), self.store(parsed, counts))
         });
-        tokio::select! {
-            fetched = fetch => {
-                keep.await?;
-                fetched
-            }
+        let result = tokio::select! {
+            fetched = fetch => keep.await.and(fetched),
             kept = &mut keep => Err(kept.err().unwrap_or(Error::Stopped)),
+        };
+        if let Err(Error::Store(error)) = &result
+            && error.is_data_refusal()
+        {
+            // Which it was shows when they come again, one by one.
+            findings.one_by_one = true;
+            findings.broke = Some(Break { at: None });
         }
+        result
     }
 
     async fn fetch(
@@ -173,7 +180,11 @@ impl Ingest<'_> {
         to_store: mpsc::Sender<Batch>,
     ) -> Result<(), Error> {
         while let Some(first) = fetched.recv().await {
-            let batch = gather(first, &mut fetched).await;
+            let batch = if self.one_by_one {
+                vec![first]
+            } else {
+                gather(first, &mut fetched).await
+            };
             let context = self.context;
             let parsed = tokio::task::spawn_blocking(move || Batch::parse(batch, context))
                 .await
@@ -194,9 +205,9 @@ impl Ingest<'_> {
             reservations,
         }) = parsed.recv().await
         {
-            let (mut stored, mut octets) = self.store.store_messages(self.lease, messages).await?;
+            let (mut stored, mut octets) = self.store_new(messages).await?;
             for message in completed {
-                if let Some(more) = self.store.complete_message(self.lease, message).await? {
+                if let Some(more) = self.complete(message).await? {
                     stored += 1;
                     octets += more;
                 }
@@ -209,6 +220,37 @@ impl Ingest<'_> {
             metrics::counter!("popbridge_message_octets_total").increment(octets.unsigned_abs());
         }
         Ok(())
+    }
+
+    /// Stores new messages. One that is stored alone, and that Postgres refuses, is set aside.
+    async fn store_new(&self, messages: Vec<NewMessage>) -> Result<(i64, i64), Error> {
+        let alone = match messages.as_slice() {
+            [message] if self.one_by_one => Some(Refused::from(message)),
+            _ => None,
+        };
+        match (self.store.store_messages(self.lease, messages).await, alone) {
+            (Err(error), Some(refused)) if error.is_data_refusal() => {
+                tracing::warn!(%error, "set aside a message that Postgres does not take");
+                let message = refused.set_aside(&error, self.context);
+                self.store.set_aside(self.lease, message).await?;
+                Ok((0, 0))
+            }
+            (stored, _) => Ok(stored?),
+        }
+    }
+
+    /// Puts a message in the place of what was kept of it, unless Postgres refuses it.
+    async fn complete(&self, message: NewMessage) -> Result<Option<i64>, Error> {
+        let refused = Refused::from(&message);
+        match self.store.complete_message(self.lease, message).await {
+            Err(error) if error.is_data_refusal() => {
+                tracing::warn!(%error, "Postgres does not take a message that was set aside");
+                let failed = vec![refused.failed(&error)];
+                self.store.record_failures(self.lease, failed).await?;
+                Ok(None)
+            }
+            completed => Ok(completed?),
+        }
     }
 }
 

@@ -6,10 +6,12 @@ use time::OffsetDateTime;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
+use uuid::Uuid;
 
 use super::{
     LEASE,
     budget::Budget,
+    dry_run::dry_run,
     error::Error,
     login::Login,
     record::{Context, quarantined},
@@ -63,6 +65,14 @@ fn detail(error: &Error, mailbox: &Mailbox) -> String {
     }
 }
 
+fn failure(error: &Error, mailbox: &Mailbox) -> Failure {
+    Failure {
+        code: error.code(),
+        detail: detail(error, mailbox),
+        auth: error.is_auth_failure(),
+    }
+}
+
 /// A pass over one mailbox.
 #[derive(Debug)]
 pub(super) struct Pass {
@@ -94,6 +104,9 @@ impl Pass {
         let span =
             tracing::info_span!("sync", mailbox_id = %lease.mailbox_id, sync_id = %lease.sync_id);
         async {
+            if let Some(id) = self.claim.dry_run {
+                return self.dry_run(id, stop).await;
+            }
             let mut progress = Progress::default();
             let started = (OffsetDateTime::now_utc(), Instant::now());
             let mailbox = match timeout(LEASE, self.store.mailbox(lease.mailbox_id)).await {
@@ -119,6 +132,52 @@ impl Pass {
         }
         .instrument(span)
         .await;
+    }
+
+    /// Counts what there would be to do, instead of doing it.
+    async fn dry_run(&self, id: Uuid, stop: &CancellationToken) {
+        let lease = &self.claim.lease;
+        let mailbox = match timeout(LEASE, self.store.mailbox(lease.mailbox_id)).await {
+            Ok(Ok(mailbox)) => mailbox,
+            Ok(Err(error)) => return tracing::warn!(%error, "cannot read the mailbox"),
+            Err(_) => return tracing::warn!("cannot read the mailbox in time"),
+        };
+        let prepare = Login::prepare(&self.store, &self.tokens, lease, &mailbox.settings);
+        let result = match prepare.await {
+            Ok(login) => {
+                let counting = dry_run(&self.store, &self.connector, &self.claim, &mailbox, &login);
+                let result = tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return self.release().await,
+                    () = self.keep_lease() => {
+                        return tracing::warn!("lost the lease; another worker has the mailbox");
+                    }
+                    result = Box::pin(counting) => result,
+                };
+                match result {
+                    Err(error) => Err(login.judge(error, &self.tokens, lease).await),
+                    counted => counted,
+                }
+            }
+            Err(error) if error.is_overtaken() => return self.release().await,
+            Err(error) => Err(error),
+        };
+        let announced = match &result {
+            Ok((_, capabilities)) => capabilities,
+            Err(_) => &mailbox.capabilities,
+        };
+        let pause = retry::login_delay(announced).unwrap_or_default();
+        let result = match result {
+            Ok((counts, _)) => Ok(counts),
+            Err(error) => Err(failure(&error, &mailbox)),
+        };
+        let finish = self.store.finish_dry_run(lease, id, result, pause);
+        match timeout(LEASE, finish).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "cannot record the end of the dry run"),
+            Err(_) => tracing::warn!("cannot record the end of the dry run in time"),
+        }
+        self.wakeups.wake_events();
     }
 
     /// Runs sessions, then settles what did not come in them.
@@ -300,14 +359,7 @@ impl Pass {
                     login_delay,
                 };
                 let next_in = retry::after_failure(error, standing);
-                (
-                    Some(Failure {
-                        code: error.code(),
-                        detail: detail(error, mailbox),
-                        auth,
-                    }),
-                    next_in,
-                )
+                (Some(failure(error, mailbox)), next_in)
             }
         };
         let code = failure.as_ref().map_or("ok", |failure| failure.code);

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::{
-    pop3::MessageNumber,
+    pop3::{self, MessageNumber},
     store::{
         mailboxes::{InitialSync, Settings},
         maildrop::{Known, Listed},
@@ -21,6 +21,16 @@ pub(super) struct Entry {
     pub(super) number: MessageNumber,
     pub(super) unique_id: Vec<u8>,
     pub(super) octets: u64,
+}
+
+impl From<pop3::Entry> for Entry {
+    fn from(entry: pop3::Entry) -> Self {
+        Self {
+            number: entry.number,
+            unique_id: entry.unique_id.as_bytes().to_vec(),
+            octets: entry.octets,
+        }
+    }
 }
 
 impl Entry {

@@ -1,16 +1,19 @@
 //! Fetched octets to the row that is stored, with the event that tells of it.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::ingest::Fetched;
 use crate::{
-    message::{self, Address, Message},
+    message::{self, Message},
+    parsed::{self, Subject},
     store::{
+        self,
         events::{Facts, NewEvent},
         ingest::NewMessage,
-        messages::MessageState,
+        maildrop::Listed,
+        messages::{MessageState, Parsed},
         unsettled::Failed,
     },
 };
@@ -35,7 +38,6 @@ pub(super) fn record(fetched: Fetched, context: Context) -> NewMessage {
         reservation: _,
     } = fetched;
     let backlog = before.as_ref().map_or(context.backlog, |b| b.backlog);
-    let context = Context { backlog, ..context };
     let kept = before.and_then(|before| before.kept);
     let id = kept.map_or_else(Uuid::now_v7, |kept| kept.id);
     // Of one that was too long the consumer has heard already.
@@ -48,24 +50,16 @@ pub(super) fn record(fetched: Fetched, context: Context) -> NewMessage {
         MessageState::Stored => length(&octets),
         _ => entry.octets.try_into().unwrap_or(i64::MAX),
     };
-    let parts = message
-        .summary
-        .attachments
-        .iter()
-        .map(|a| json!([a.part.start, a.part.len()]));
-    NewMessage {
+    let subject = Subject {
+        mailbox_id: context.mailbox_id,
         id,
-        unique_id: entry.unique_id,
         size,
-        sha256: Sha256::digest(&octets).into(),
         backlog,
-        state,
-        parts: parts.collect(),
-        event: event(kind, id, &message, size, context),
-        summary: to_json(&message.summary),
-        body: to_json(&message.body),
-        octets,
-    }
+        notify_backlog: context.notify_backlog,
+    };
+    let event = parsed::event(kind, subject, &message);
+    let parsed = parsed::columns(&message);
+    new_message(entry.unique_id, subject, state, octets, parsed, event)
 }
 
 /// What stands for a message that cannot be had.
@@ -76,86 +70,109 @@ pub(super) fn quarantined(failed: Failed, context: Context) -> NewMessage {
         reason,
         ..
     } = failed;
-    let id = Uuid::now_v7();
-    let backlog = backlog.unwrap_or(context.backlog);
     let note = format!(
-        "The message could not be fetched: {reason}. It stays on the server and is asked for again, \
-        at least once a day; a sync with retry_quarantined asks at once. If it never comes, read or \
+        "The message cannot be had: {reason}. It stays on the server and is asked for again, at \
+        least once a day; a sync with retry_quarantined asks at once. If it never comes, read or \
         delete it there."
     );
-    let summary = message::Summary {
-        parse_status: message::ParseStatus::Failed,
-        parse_notes: vec![note],
-        ..message::Summary::default()
-    };
-    let octets = Vec::new();
-    NewMessage {
-        id,
-        unique_id: listed.unique_id,
+    let subject = Subject {
+        mailbox_id: context.mailbox_id,
+        id: Uuid::now_v7(),
         size: listed.octets,
-        sha256: Sha256::digest(&octets).into(),
-        backlog,
-        state: MessageState::Quarantined,
-        parts: json!([]),
-        event: NewEvent {
-            id: Uuid::now_v7(),
-            mailbox_id: context.mailbox_id,
-            kind: "message.quarantined",
-            message_id: Some(id),
-            data: json!({
-                "message_id": id,
-                "size": listed.octets,
-                "reason": reason,
-                "backlog": backlog,
-            }),
-            // A fault that somebody should look at, however old the mail.
-            notify: true,
-            facts: Facts::default(),
+        backlog: backlog.unwrap_or(context.backlog),
+        notify_backlog: context.notify_backlog,
+    };
+    let message = Message {
+        summary: message::Summary {
+            parse_status: message::ParseStatus::Failed,
+            parse_notes: vec![note],
+            ..message::Summary::default()
         },
-        summary: to_json(&summary),
-        body: to_json(&message::Body::default()),
+        body: message::Body::default(),
+    };
+    let event = NewEvent {
+        id: Uuid::now_v7(),
+        mailbox_id: subject.mailbox_id,
+        kind: "message.quarantined",
+        message_id: Some(subject.id),
+        data: json!({
+            "message_id": subject.id,
+            "size": subject.size,
+            "reason": reason,
+            "backlog": subject.backlog,
+        }),
+        // A fault that somebody should look at, however old the mail.
+        notify: true,
+        facts: Facts::default(),
+    };
+    let parsed = parsed::columns(&message);
+    let state = MessageState::Quarantined;
+    new_message(listed.unique_id, subject, state, Vec::new(), parsed, event)
+}
+
+/// What is known of a message without its octets, in case that Postgres does not take it.
+#[derive(Debug)]
+pub(super) struct Refused {
+    listed: Listed,
+    backlog: bool,
+}
+
+impl From<&NewMessage> for Refused {
+    fn from(message: &NewMessage) -> Self {
+        Self {
+            listed: Listed {
+                unique_id: message.unique_id.clone(),
+                octets: message.size,
+            },
+            backlog: message.backlog,
+        }
+    }
+}
+
+impl Refused {
+    /// That it did not come as far as the store.
+    pub(super) fn failed(self, error: &store::Error) -> Failed {
+        Failed {
+            listed: self.listed,
+            own: true,
+            lasting: true,
+            backlog: Some(self.backlog),
+            reason: format!("the database does not take it ({error})"),
+        }
+    }
+
+    /// What stands for it.
+    pub(super) fn set_aside(self, error: &store::Error, context: Context) -> NewMessage {
+        quarantined(self.failed(error), context)
+    }
+}
+
+fn new_message(
+    unique_id: Vec<u8>,
+    subject: Subject,
+    state: MessageState,
+    octets: Vec<u8>,
+    parsed: Parsed,
+    event: NewEvent,
+) -> NewMessage {
+    let Parsed {
+        summary,
+        body,
+        parts,
+    } = parsed;
+    NewMessage {
+        id: subject.id,
+        unique_id,
+        size: subject.size,
+        sha256: Sha256::digest(&octets).into(),
+        backlog: subject.backlog,
+        state,
+        summary,
+        body,
+        parts,
+        event,
         octets,
     }
-}
-
-fn event(kind: &'static str, id: Uuid, message: &Message, size: i64, context: Context) -> NewEvent {
-    let summary = &message.summary;
-    NewEvent {
-        id: Uuid::now_v7(),
-        mailbox_id: context.mailbox_id,
-        kind,
-        message_id: Some(id),
-        data: json!({
-            "message_id": id,
-            "size": size,
-            "subject": summary.subject,
-            "from": summary.from,
-            "to": summary.to,
-            "attachments": summary.attachments.len(),
-            "backlog": context.backlog,
-        }),
-        notify: !context.backlog || context.notify_backlog,
-        facts: Facts {
-            from: names_and_addresses(&summary.from),
-            to: names_and_addresses(summary.to.iter().chain(&summary.cc)),
-            subject: summary.subject.clone().unwrap_or_default(),
-        },
-    }
-}
-
-fn names_and_addresses<'a>(addresses: impl IntoIterator<Item = &'a Address>) -> String {
-    let parts = addresses
-        .into_iter()
-        .flat_map(|address| [&address.name, &address.address]);
-    parts
-        .flatten()
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .join(" ")
-}
-
-fn to_json(part: &impl serde::Serialize) -> Value {
-    serde_json::to_value(part).expect("these types have string keys and no failing serializer")
 }
 
 fn length(octets: &[u8]) -> i64 {

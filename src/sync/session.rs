@@ -56,6 +56,8 @@ pub(super) struct Findings {
     /// The messages that failed before.
     pub(super) retries: HashMap<Vec<u8>, Retry>,
     pub(super) trials: Trials,
+    /// Postgres refused a message of a batch.
+    pub(super) one_by_one: bool,
     /// The session ended while messages were fetched.
     pub(super) broke: Option<Break>,
 }
@@ -143,15 +145,7 @@ impl Sessions<'_> {
     ) -> Result<Done, Error> {
         let settings = &self.mailbox.settings;
         let listing = self.list(session, findings).await?;
-        let entries: Vec<Entry> = listing
-            .entries
-            .into_iter()
-            .map(|e| Entry {
-                number: e.number,
-                unique_id: e.unique_id.as_bytes().to_vec(),
-                octets: e.octets,
-            })
-            .collect();
+        let entries: Vec<Entry> = listing.entries.into_iter().map(Entry::from).collect();
         let unique_ids: Vec<Vec<u8>> = entries.iter().map(|e| e.unique_id.clone()).collect();
         counts.listed = i64::try_from(entries.len()).expect("memory is smaller than 2^63");
 
@@ -202,10 +196,7 @@ impl Sessions<'_> {
         session: &mut pop3::Session,
         findings: &mut Findings,
     ) -> Result<Listing, Error> {
-        let before = findings.unique_ids.map(|source| match source {
-            UniqueIds::Uidl => pop3::UniqueIds::Uidl,
-            UniqueIds::Digests => pop3::UniqueIds::Digests,
-        });
+        let before = findings.unique_ids.map(connection::unique_ids);
         let listing = session.listing(before).await?;
         if let Some(fault) = listing.fault {
             tracing::warn!(%fault, "the listing is incomplete, so that nothing is deleted");
@@ -259,6 +250,7 @@ impl Sessions<'_> {
             lease: self.lease,
             context,
             max_message_octets: settings.max_message_bytes.unsigned_abs(),
+            one_by_one: findings.one_by_one,
         };
         ingest.run(session, &plan.fetch, counts, findings).await?;
         // Last, since some servers do not survive a TOP.

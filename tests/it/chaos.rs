@@ -12,7 +12,9 @@ use tokio::{
     time::timeout,
 };
 
+mod batches;
 mod cuts;
+mod dry_run;
 mod outcomes;
 mod program;
 mod quarantine;

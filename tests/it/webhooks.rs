@@ -30,6 +30,7 @@ mod bounding;
 mod claiming;
 mod disabling;
 mod measuring;
+mod notifying;
 mod outage;
 mod receiver;
 mod refusing;

@@ -162,7 +162,13 @@ async fn paused_mailbox_is_not_synced() {
 async fn wait_has_bounds_and_unknown_mailboxes_have_no_syncs() {
     let app = App::start().await;
     let mailbox = app.mailbox().await;
-    for query in ["wait=61", "wait=-1", "wait=soon", "dry_run=true"] {
+    for query in [
+        "wait=61",
+        "wait=-1",
+        "wait=soon",
+        "dry_run=perhaps",
+        "dry_run=true&retry_quarantined=true",
+    ] {
         let reply = app
             .post(&format!("/v1/mailboxes/{mailbox}/sync?{query}"), &json!({}))
             .await;

@@ -107,10 +107,7 @@ async fn message_that_fails_three_passes_in_a_row_is_set_aside() {
         assert_eq!(message["remote_state"], "present");
         assert!(message["size"].as_i64().unwrap() > 0);
         let note = message["parse_notes"][0].as_str().unwrap();
-        assert!(
-            note.starts_with("The message could not be fetched: "),
-            "{note}"
-        );
+        assert!(note.starts_with("The message cannot be had: "), "{note}");
         assert_eq!(case.events(&message).await, ["message.quarantined"]);
 
         // From now on there is nothing in the way.
