@@ -19,6 +19,7 @@ pub mod mailboxes;
 pub mod maildrop;
 pub mod messages;
 mod sealing;
+mod stale;
 pub mod syncs;
 pub mod unsettled;
 pub mod wakeups;

@@ -141,7 +141,8 @@ impl Store {
             r#"SELECT e.unique_id, failures,
                 e.message_id IS NOT NULL OR e.stored_at IS NOT NULL OR skipped AS "settled!",
                 e.stored_at IS NOT NULL AS "stored!",
-                COALESCE(next_try_at <= now() AND remote_state <> 'delete_pending', false) AS "due!",
+                COALESCE(next_try_at <= now() AND m.id IS NOT NULL
+                    AND remote_state <> 'delete_pending', false) AS "due!",
                 COALESCE(remote_state = 'delete_pending' OR CASE $3
                     WHEN 'after_store' THEN e.stored_at IS NOT NULL
                     WHEN 'after_days' THEN e.stored_at <= now() - make_interval(days => $4::int)

@@ -101,9 +101,11 @@ impl Store {
             // A join looks each up by index; `= ANY` may compare all with all.
             r#"SELECT unique_id, failures, message_id IS NOT NULL OR stored_at IS NOT NULL OR skipped
                 AS "settled!", stored_at IS NOT NULL AS "stored!",
-                COALESCE(next_try_at <= now(), false) AS "due!", remote_state AS "remote_state: RemoteState"
+                CASE WHEN next_try_at <= now() THEN EXISTS (SELECT FROM popbridge.messages m
+                    WHERE m.mailbox_id = e.mailbox_id AND m.unique_id = e.unique_id)
+                    ELSE false END AS "due!", remote_state AS "remote_state: RemoteState"
             FROM unnest($2::bytea[]) AS listed (u)
-            JOIN popbridge.maildrop_entries ON mailbox_id = $1 AND unique_id = u"#,
+            JOIN popbridge.maildrop_entries e ON mailbox_id = $1 AND unique_id = u"#,
             held.mailbox_id,
             listed,
         )

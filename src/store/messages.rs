@@ -361,14 +361,6 @@ async fn remove_copy(
     .execute(&mut *tx)
     .await?;
     sqlx::query!(
-        "UPDATE popbridge.maildrop_entries SET next_try_at = NULL
-        WHERE mailbox_id = $1 AND message_id = $2",
-        mailbox_id,
-        id,
-    )
-    .execute(&mut *tx)
-    .await?;
-    sqlx::query!(
         "UPDATE popbridge.mailbox_states
         SET message_count = message_count - 1, stored_bytes = stored_bytes - $2
         WHERE mailbox_id = $1",

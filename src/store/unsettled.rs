@@ -104,36 +104,45 @@ impl Store {
     ) -> Result<Vec<Failed>, Error> {
         let mut tx = self.pool.begin().await?;
         lock_lease(&mut tx, held).await?;
-        let mut hopeless = Vec::new();
-        for failed in failed {
-            let row = sqlx::query!(
-                r#"INSERT INTO popbridge.maildrop_entries AS e
-                    (mailbox_id, unique_id, octets, failures, own_failures, failing_since)
-                VALUES ($1, $2, $3, 1, $4::boolean::int, now())
-                ON CONFLICT (mailbox_id, unique_id) DO UPDATE SET
-                    failures = e.failures + 1,
-                    own_failures = e.own_failures + excluded.own_failures,
-                    failing_since = COALESCE(e.failing_since, now()),
-                    next_try_at = CASE WHEN e.message_id IS NOT NULL THEN now() + LEAST(
-                        interval '1 hour' * 2 ^ LEAST(GREATEST(e.failures - 3, 0), 8),
-                        interval '1 day') END
-                RETURNING message_id IS NULL AND stored_at IS NULL AND (own_failures >= 3
-                    OR $5 AND failures >= 3 AND failing_since <= now() - interval '1 day')
-                    AS "hopeless!""#,
-                held.mailbox_id,
-                failed.listed.unique_id,
-                failed.listed.octets,
-                failed.own,
-                failed.lasting,
-            )
-            .fetch_one(&mut *tx)
-            .await?;
-            if row.hopeless {
-                hopeless.push(failed);
-            }
+        let (mut unique_ids, mut octets, mut own) = (vec![], vec![], vec![]);
+        for failed in &failed {
+            unique_ids.push(failed.listed.unique_id.as_slice());
+            octets.push(failed.listed.octets);
+            own.push(failed.own);
         }
+        let rows = sqlx::query!(
+            r#"INSERT INTO popbridge.maildrop_entries AS e
+                (mailbox_id, unique_id, octets, failures, own_failures, failing_since)
+            SELECT $1, u, o, 1, own::int, now()
+            FROM unnest($2::bytea[], $3::bigint[], $4::boolean[]) AS t(u, o, own)
+            ON CONFLICT (mailbox_id, unique_id) DO UPDATE SET
+                failures = e.failures + 1,
+                own_failures = e.own_failures + excluded.own_failures,
+                failing_since = COALESCE(e.failing_since, now()),
+                next_try_at = CASE WHEN e.message_id IS NOT NULL THEN now() + LEAST(
+                    interval '1 hour' * 2 ^ LEAST(GREATEST(e.failures - 3, 0), 8),
+                    interval '1 day') END
+            RETURNING unique_id, message_id IS NULL AND stored_at IS NULL AS "open!",
+                own_failures >= 3 AS "at_fault!",
+                failures >= 3 AND failing_since <= now() - interval '1 day' AS "for_long!""#,
+            held.mailbox_id,
+            &unique_ids as &[&[u8]],
+            &octets,
+            &own,
+        )
+        .fetch_all(&mut *tx)
+        .await?;
         tx.commit().await?;
-        Ok(hopeless)
+        let open = rows.into_iter().filter(|row| row.open);
+        let standing: HashMap<_, _> = open
+            .map(|row| (row.unique_id, (row.at_fault, row.for_long)))
+            .collect();
+        let hopeless = failed.into_iter().filter(|failed| {
+            standing
+                .get(&failed.listed.unique_id)
+                .is_some_and(|(at_fault, for_long)| *at_fault || failed.lasting && *for_long)
+        });
+        Ok(hopeless.collect())
     }
 
     /// Stores what stands for a message that cannot be had, and asks for it again in an hour.
@@ -178,6 +187,8 @@ impl Store {
         let replaced = sqlx::query!(
             "UPDATE popbridge.maildrop_entries SET octets = $3, next_try_at = NULL, failures = 0,
                 own_failures = 0, failing_since = NULL,
+                -- What consumers took was not all of it.
+                delivered_at = NULL,
                 stored_at = CASE WHEN $4 THEN COALESCE(stored_at, now()) END
             WHERE mailbox_id = $1 AND message_id = $2 RETURNING message_id",
             held.mailbox_id,

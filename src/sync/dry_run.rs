@@ -54,6 +54,7 @@ pub(super) async fn dry_run(
     let plan = plan(Situation {
         listing: &entries,
         known: &known,
+        retry: true,
         tried: &HashSet::new(),
         settings: &settings,
         first: !claim.backlog_done && known.is_empty(),

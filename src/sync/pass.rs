@@ -29,8 +29,13 @@ use crate::{
     },
 };
 
-/// Sessions after which a pass makes room for other mailboxes, however much is left.
-const MAX_SESSIONS: usize = 50;
+/// Sessions after which a pass makes room for other mailboxes, however much is left; it is due again
+/// at once, behind those that wait longer.
+const MAX_SESSIONS: usize = 20;
+
+/// No session begins so long after the pass did: a slow server keeps its slot no longer than that
+/// and one session.
+const MAX_PASS: Duration = Duration::from_secs(20);
 
 /// Sessions of a pass that may end at messages; what else there is to do is done in one more.
 const MAX_BREAKS: usize = 5;
@@ -202,6 +207,8 @@ impl Pass {
     ) -> Result<(), Error> {
         progress.findings.unique_ids = self.claim.unique_ids;
         let transcript = progress.transcript.clone();
+        // Where a pass is one session, every other one leaves alone what may end it too soon.
+        let one_session = retry::login_delay(&mailbox.capabilities).is_some();
         let mut sessions = Sessions {
             store: &self.store,
             wakeups: &self.wakeups,
@@ -213,7 +220,9 @@ impl Pass {
             transcript: &transcript,
             pipelining: self.claim.pipelining,
             retrieve: true,
+            retry: !(one_session && self.claim.failures > 0),
         };
+        let began = Instant::now();
         let mut breaks = 0;
         let mut first_break = None;
         let mut blamed_on_pipelining = None;
@@ -234,9 +243,15 @@ impl Pass {
                 Ok(end) => {
                     login.worked();
                     progress.caught_up = !end.more;
-                    progress.at_once = end.more && may_return && sessions.retrieve;
+                    let got_on = sessions.retrieve || progress.counts.stored > 0;
+                    progress.at_once = end.more && may_return && got_on;
                     // The next pass has an access token of its own.
-                    if !progress.at_once || progress.counts.stored == before || !login.is_usable() {
+                    if !progress.at_once
+                        || !sessions.retrieve
+                        || progress.counts.stored == before
+                        || !login.is_usable()
+                        || began.elapsed() >= MAX_PASS
+                    {
                         break;
                     }
                 }
@@ -261,7 +276,9 @@ impl Pass {
                     }
                     first_break.get_or_insert(error);
                     breaks += 1;
-                    sessions.retrieve = breaks < MAX_BREAKS;
+                    // However long the first took: else one that stalls would stop the others.
+                    let in_time = breaks == 1 || began.elapsed() < MAX_PASS;
+                    sessions.retrieve = breaks < MAX_BREAKS && in_time;
                     sleep(PAUSE_AFTER_BREAK).await;
                 }
             }
@@ -348,7 +365,7 @@ impl Pass {
         let login_delay = retry::login_delay(announced);
         let (failure, next_in) = match &result {
             Ok(()) => {
-                let next_in = after_success(mailbox, at_once);
+                let next_in = after_success(mailbox, at_once, announced);
                 (None, Some(next_in.max(login_delay.unwrap_or_default())))
             }
             Err(error) => {
@@ -401,10 +418,11 @@ impl Pass {
     }
 }
 
-fn after_success(mailbox: &Mailbox, at_once: bool) -> Duration {
+fn after_success(mailbox: &Mailbox, at_once: bool, announced: &[String]) -> Duration {
     if at_once {
         return Duration::ZERO;
     }
     let seconds = mailbox.settings.poll_interval_seconds.unsigned_abs();
-    retry::jitter(Duration::from_secs(seconds.into()))
+    let interval = retry::jitter(Duration::from_secs(seconds.into()));
+    interval.min(retry::half_expiry(announced).unwrap_or(Duration::MAX))
 }

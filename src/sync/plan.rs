@@ -61,6 +61,8 @@ pub(super) struct Plan {
 pub(super) struct Situation<'a> {
     pub(super) listing: &'a [Entry],
     pub(super) known: &'a HashMap<Vec<u8>, Known>,
+    /// What failed before is asked for again.
+    pub(super) retry: bool,
     /// What is not asked for again in this pass.
     pub(super) tried: &'a HashSet<Vec<u8>>,
     pub(super) settings: &'a Settings,
@@ -73,6 +75,7 @@ pub(super) fn plan(situation: Situation<'_>) -> Plan {
     let Situation {
         listing,
         known,
+        retry,
         tried,
         settings,
         first,
@@ -93,7 +96,8 @@ pub(super) fn plan(situation: Situation<'_>) -> Plan {
         match known.get(&entry.unique_id) {
             // One that is kept in part, and too long by now, has its head.
             Some(known) if known.settled && (!known.due || is_oversize(entry, settings)) => {}
-            Some(known) => failed_before.push((known.failures, entry)),
+            Some(known) if retry => failed_before.push((known.failures, entry)),
+            Some(_) => {}
             None if position < wanted_from => plan.skip.push(entry.clone()),
             None => fresh.push(entry),
         }
@@ -196,6 +200,7 @@ mod tests {
         plan(Situation {
             listing,
             known,
+            retry: true,
             tried: &HashSet::new(),
             settings,
             first,
@@ -345,6 +350,7 @@ mod tests {
         let mut situation = Situation {
             listing: &listing,
             known: &known,
+            retry: true,
             tried: &HashSet::new(),
             settings: &settings,
             first: false,

@@ -42,6 +42,8 @@ pub(super) struct Sessions<'a> {
     pub(super) pipelining: bool,
     /// Messages may be asked for: not once too many sessions ended at some.
     pub(super) retrieve: bool,
+    /// Those that failed before may be asked for again.
+    pub(super) retry: bool,
 }
 
 /// What a session found out of use to the next, however it ended.
@@ -156,6 +158,7 @@ impl Sessions<'_> {
         let mut plan = plan(Situation {
             listing: &entries,
             known: &known,
+            retry: self.retry,
             tried: findings.trials.tried(),
             settings,
             first: self.backlog && known.is_empty(),

@@ -12,7 +12,7 @@ use popbridge::{
         syncs::Sync,
         wakeups::Wakeups,
     },
-    sync::Pool,
+    sync::{Limits, Pool},
 };
 use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
@@ -20,16 +20,17 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::support::{
+    any_host,
     database::Database,
     eventually,
     pop3_peer::{Answer, Peer, Running, connector, loopback},
 };
 
 mod oauth;
+mod odd_servers;
+mod scheduling;
 
 const LEASE: Duration = Duration::from_secs(60);
-
-mod odd_servers;
 
 /// A store and a pool of sync workers over it.
 struct Engine {
@@ -53,8 +54,11 @@ impl Engine {
             Wakeups::default(),
             connector(deadlines),
             AccessTokens::new(store.clone(), loopback()).unwrap(),
-            4,
-            64 << 20,
+            Limits {
+                sessions: 4,
+                sessions_per_host: 4,
+                memory: 64 << 20,
+            },
         );
         let stop = CancellationToken::new();
         let stopped = stop.clone();
@@ -296,6 +300,43 @@ async fn message_that_ends_the_session_does_not_block_those_behind_it() {
 }
 
 #[tokio::test]
+async fn message_that_stalls_is_set_aside_after_three_passes() {
+    let engine = Engine::start().await;
+    let stalled = Answer::Hang(b"+OK\r\nSubject: half a mess".to_vec());
+    let peer = Peer::new(pop3::Tls::Implicit).answer("RETR 2", stalled);
+    let peer = peer.start().await;
+    let mut pass = engine.first_pass(&peer, |_| {}).await;
+    for _ in 1..3 {
+        assert_eq!((pass.error(), pass.stored, pass.sync.failed), (None, 1, 1));
+        pass = engine.next_pass(&pass).await;
+    }
+    assert_eq!((pass.error(), pass.stored, pass.sync.failed), (None, 2, 1));
+    let tries = peer.count("RETR 2");
+    let pass = engine.next_pass(&pass).await;
+    assert_eq!((pass.sync.failed, peer.count("RETR 2")), (0, tries));
+}
+
+#[tokio::test]
+async fn deletions_are_done_where_each_pass_has_but_one_session() {
+    let engine = Engine::start().await;
+    let cut = Answer::Close(b"+OK\r\nSubject: half a mess".to_vec());
+    let peer = Peer::new(pop3::Tls::Implicit)
+        .capabilities(&["USER", "UIDL", "LOGIN-DELAY 60"])
+        .answer("RETR 2", cut)
+        .start()
+        .await;
+    let delete = |settings: &mut Settings| settings.delete_policy = DeletePolicy::AfterStore;
+    let first = engine.first_pass(&peer, delete).await;
+    assert_eq!(first.error(), Some("connection_closed"));
+    assert_eq!((peer.count("DELE 1"), peer.count("QUIT")), (0, 0));
+    let second = engine.next_pass(&first).await;
+    assert_eq!(second.error(), None);
+    assert_eq!((peer.count("DELE 1"), peer.count("QUIT")), (1, 1));
+    let third = engine.next_pass(&second).await;
+    assert_eq!(third.error(), Some("connection_closed"), "it has its turn");
+}
+
+#[tokio::test]
 async fn refused_messages_are_no_reason_to_come_back_at_once() {
     let engine = Engine::start().await;
     let peer = Peer::new(pop3::Tls::Implicit).sends("RETR", "-ERR cannot read it\r\n");
@@ -446,7 +487,10 @@ async fn idle_mailbox() -> (Database, Store, uuid::Uuid) {
 #[tokio::test]
 async fn claimed_mailbox_is_claimed_by_nobody_else() {
     let (_database, store, mailbox) = idle_mailbox().await;
-    let claims = store.claim_due_mailboxes(10, LEASE).await.unwrap();
+    let claims = store
+        .claim_due_mailboxes(10, LEASE, &any_host())
+        .await
+        .unwrap();
     assert_eq!(
         claims
             .iter()
@@ -456,7 +500,7 @@ async fn claimed_mailbox_is_claimed_by_nobody_else() {
     );
     assert!(
         store
-            .claim_due_mailboxes(10, LEASE)
+            .claim_due_mailboxes(10, LEASE, &any_host())
             .await
             .unwrap()
             .is_empty()
@@ -466,8 +510,16 @@ async fn claimed_mailbox_is_claimed_by_nobody_else() {
 #[tokio::test]
 async fn expired_lease_is_taken_over_and_the_late_worker_writes_nothing() {
     let (_database, store, mailbox) = idle_mailbox().await;
-    let late = store.claim_due_mailboxes(1, Duration::ZERO).await.unwrap()[0].lease;
-    let current = store.claim_due_mailboxes(1, LEASE).await.unwrap()[0].lease;
+    let late = store
+        .claim_due_mailboxes(1, Duration::ZERO, &any_host())
+        .await
+        .unwrap()[0]
+        .lease;
+    let current = store
+        .claim_due_mailboxes(1, LEASE, &any_host())
+        .await
+        .unwrap()[0]
+        .lease;
     assert!(current.token > late.token);
 
     let outcome = Outcome {
@@ -506,8 +558,11 @@ async fn stopped_worker_gives_its_mailbox_back_at_once() {
         Wakeups::default(),
         connector(Deadlines::default()),
         AccessTokens::new(store.clone(), loopback()).unwrap(),
-        1,
-        64 << 20,
+        Limits {
+            sessions: 1,
+            sessions_per_host: 1,
+            memory: 64 << 20,
+        },
     );
     let stop = CancellationToken::new();
     let stopped = stop.clone();
@@ -523,14 +578,21 @@ async fn stopped_worker_gives_its_mailbox_back_at_once() {
     .await;
     stop.cancel();
     running.await.unwrap();
-    let claims = store.claim_due_mailboxes(1, LEASE).await.unwrap();
+    let claims = store
+        .claim_due_mailboxes(1, LEASE, &any_host())
+        .await
+        .unwrap();
     assert_eq!(claims.len(), 1, "no need to wait for the lease to end");
 }
 
 #[tokio::test]
 async fn message_that_is_listed_again_is_present_again() {
     let (_database, store, mailbox) = idle_mailbox().await;
-    let lease = store.claim_due_mailboxes(1, LEASE).await.unwrap()[0].lease;
+    let lease = store
+        .claim_due_mailboxes(1, LEASE, &any_host())
+        .await
+        .unwrap()[0]
+        .lease;
     let listed = [b"uid-1".to_vec(), b"uid-2".to_vec()];
     store
         .store_messages(&lease, vec![message(mailbox, "uid-1")])
@@ -552,7 +614,11 @@ async fn message_that_is_listed_again_is_present_again() {
 #[tokio::test]
 async fn mailbox_can_be_deleted_while_a_pass_stores_into_it() {
     let (database, store, mailbox) = idle_mailbox().await;
-    let lease = store.claim_due_mailboxes(1, LEASE).await.unwrap()[0].lease;
+    let lease = store
+        .claim_due_mailboxes(1, LEASE, &any_host())
+        .await
+        .unwrap()[0]
+        .lease;
     // What an ingest does first and last, held open in between.
     let mut ingest = PgConnection::connect(&database.url).await.unwrap();
     let mut ingest = ingest.begin().await.unwrap();
