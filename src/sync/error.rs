@@ -61,6 +61,15 @@ impl Error {
         }
     }
 
+    /// Whether Postgres is the reason: it says nothing of the mailbox.
+    pub(super) fn is_outage(&self) -> bool {
+        match self {
+            Self::Store(error) | Self::OAuth(oauth::Error::Store(error)) => error.is_unavailable(),
+            Self::NoCredential => true,
+            _ => false,
+        }
+    }
+
     /// Whether there is nothing to say of the mailbox: others changed or claimed it meanwhile.
     pub(super) fn is_overtaken(&self) -> bool {
         matches!(

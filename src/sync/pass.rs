@@ -29,6 +29,17 @@ use crate::{
 /// Sessions after which a pass makes room for other mailboxes, however much is left.
 const MAX_SESSIONS: usize = 50;
 
+/// A session that takes longer waits for Postgres: all waits for the server end before
+/// ([`pop3::Deadlines`]).
+const MAX_SESSION: Duration = Duration::from_secs(20 * 60);
+
+/// How long the end of a pass may take to record while Postgres is away; less than the lease has
+/// left at least.
+const RECORD_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Pause between two tries.
+const RECORD_PAUSE: Duration = Duration::from_secs(1);
+
 /// For how long a maildrop is read one command at a time after this error, which came while
 /// commands were sent ahead of replies. A server that loses its place will do so again; a
 /// connection that was lost may be the network's fault alone.
@@ -107,7 +118,7 @@ impl Pass {
                 Err(error) if error.is_overtaken() => return self.release().await,
                 Err(error) => Err(error),
             };
-            self.finish(&mailbox, progress, result, started).await;
+            self.finish(&mailbox, progress, result, started, stop).await;
         }
         .instrument(span)
         .await;
@@ -140,9 +151,10 @@ impl Pass {
                 &mut progress.counts,
                 &mut progress.findings,
             );
-            let end = match session.await {
-                Ok(end) => end,
-                Err(error) => {
+            let end = match timeout(MAX_SESSION, session).await {
+                Err(_) => return Err(store::Error::Silent.into()),
+                Ok(Ok(end)) => end,
+                Ok(Err(error)) => {
                     return Err(login.judge(error, &self.tokens, &self.claim.lease).await);
                 }
             };
@@ -191,6 +203,7 @@ impl Pass {
         progress: Progress,
         result: Result<(), Error>,
         (started_at, started): (OffsetDateTime, Instant),
+        stop: &CancellationToken,
     ) {
         let Progress {
             counts,
@@ -239,6 +252,14 @@ impl Pass {
                 failed = counts.failed,
                 "synced"
             ),
+            // Told of once for all mailboxes.
+            Some(_) if result.as_ref().is_err_and(Error::is_outage) => {
+                tracing::debug!(
+                    elapsed_ms,
+                    stored = counts.stored,
+                    "no sync without Postgres"
+                );
+            }
             Some(failure) => tracing::warn!(
                 elapsed_ms,
                 stored = counts.stored,
@@ -260,12 +281,28 @@ impl Pass {
             },
             transcript: serde_json::to_value(transcript.record()).unwrap_or_default(),
         };
-        match timeout(LEASE, self.store.finish_pass(&self.claim.lease, &outcome)).await {
+        match timeout(RECORD_PATIENCE, self.record(&outcome, stop)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "cannot record the end of the pass"),
-            Err(_) => tracing::warn!("cannot record the end of the pass in time"),
+            Err(_) => tracing::debug!("cannot record the end of the pass in time"),
         }
         self.wakeups.wake_events();
+    }
+
+    /// Tries until Postgres is back: else the mailbox would wait for the end of the lease.
+    async fn record(
+        &self,
+        outcome: &Outcome,
+        stop: &CancellationToken,
+    ) -> Result<(), store::Error> {
+        loop {
+            match self.store.finish_pass(&self.claim.lease, outcome).await {
+                Err(error) if error.is_unavailable() && !stop.is_cancelled() => {
+                    sleep(RECORD_PAUSE).await;
+                }
+                recorded => return recorded,
+            }
+        }
     }
 }
 

@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 pub(crate) mod app;
+pub(crate) mod cluster;
 pub(crate) mod database;
 pub(crate) mod pop3_peer;
 pub(crate) mod popbridge;
+pub(crate) mod program;
 pub(crate) mod token_endpoint;
 pub(crate) mod world;
 
