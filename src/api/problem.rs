@@ -276,6 +276,12 @@ impl From<store::Error> for Problem {
                 )
                 .at("/external_id", "is taken by another mailbox");
             }
+            store::Error::Refused(_) => Self::new(
+                Code::DatabaseUnavailable,
+                "The database answers but does not store mail: its disk may be full, or it is for \
+                reading only. The log has its words.",
+            )
+            .with_header(header::RETRY_AFTER, HeaderValue::from_static("5")),
             error if error.is_unavailable() => Self::new(
                 Code::DatabaseUnavailable,
                 "The database does not answer. Nothing was changed; try again.",

@@ -1,16 +1,26 @@
 //! Storing what was fetched: a batch of messages, their events and their deliveries are one
 //! transaction, under the lease.
 
+use std::time::Duration;
+
 use serde_json::Value;
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{
     Error, Store,
+    connections::Loan,
     events::{self, NewEvent},
     leases::{Lease, lock_lease},
     messages::MessageState,
 };
+
+/// How long a batch may take to store,
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// and at which pace beyond: a connection that says nothing for longer is given up.
+const LEAST_OCTETS_PER_SECOND: usize = 512 << 10;
 
 /// A fetched and parsed message.
 #[derive(Debug)]
@@ -48,30 +58,51 @@ impl Store {
     pub async fn store_messages(
         &self,
         held: &Lease,
-        mut batch: Vec<NewMessage>,
+        batch: Vec<NewMessage>,
     ) -> Result<(i64, i64), Error> {
-        let mut tx = self.pool.begin().await?;
-        lock_lease(&mut tx, held).await?;
-        let fresh = insert_entries(&mut tx, held.mailbox_id, &batch).await?;
-        batch.retain(|message| fresh.contains(&message.id));
         let octets: usize = batch.iter().map(|message| message.octets.len()).sum();
-        let octets = i64::try_from(octets).expect("memory is smaller than 2^63");
-        let count = i64::try_from(batch.len()).expect("a batch is small");
-        let events = insert_messages(&mut tx, held.mailbox_id, batch).await?;
-        events::append(&mut tx, events).await?;
-        sqlx::query!(
-            "UPDATE popbridge.mailbox_states
+        let patience = PATIENCE + Duration::from_secs((octets / LEAST_OCTETS_PER_SECOND) as u64);
+        let stored = timeout(patience, self.store_batch(held, batch))
+            .await
+            .unwrap_or(Err(Error::Silent));
+        self.refusal.note(&stored);
+        stored
+    }
+
+    async fn store_batch(&self, held: &Lease, batch: Vec<NewMessage>) -> Result<(i64, i64), Error> {
+        let mut loan = Loan::from(&self.pool).await?;
+        let stored = insert_batch(loan.connection(), held, batch).await;
+        loan.give_back();
+        stored
+    }
+}
+
+async fn insert_batch(
+    connection: &mut PgConnection,
+    held: &Lease,
+    mut batch: Vec<NewMessage>,
+) -> Result<(i64, i64), Error> {
+    let mut tx = connection.begin().await?;
+    lock_lease(&mut tx, held).await?;
+    let fresh = insert_entries(&mut tx, held.mailbox_id, &batch).await?;
+    batch.retain(|message| fresh.contains(&message.id));
+    let octets: usize = batch.iter().map(|message| message.octets.len()).sum();
+    let octets = i64::try_from(octets).expect("memory is smaller than 2^63");
+    let count = i64::try_from(batch.len()).expect("a batch is small");
+    let events = insert_messages(&mut tx, held.mailbox_id, batch).await?;
+    events::append(&mut tx, events).await?;
+    sqlx::query!(
+        "UPDATE popbridge.mailbox_states
             SET message_count = message_count + $2, stored_bytes = stored_bytes + $3
             WHERE mailbox_id = $1",
-            held.mailbox_id,
-            count,
-            octets,
-        )
-        .execute(&mut *tx)
-        .await?;
-        tx.commit().await?;
-        Ok((count, octets))
-    }
+        held.mailbox_id,
+        count,
+        octets,
+    )
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    Ok((count, octets))
 }
 
 pub(super) async fn insert_entries(

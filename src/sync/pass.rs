@@ -40,8 +40,23 @@ const MAX_PASS: Duration = Duration::from_secs(20);
 /// Sessions of a pass that may end at messages; what else there is to do is done in one more.
 const MAX_BREAKS: usize = 5;
 
-/// Pause after a session that ended at a message, in which the server unlocks the maildrop.
-const PAUSE_AFTER_BREAK: Duration = Duration::from_millis(250);
+/// After a session that ended at a message some servers keep the maildrop locked for a moment: this
+/// often it is tried again,
+const MAX_LOCKED: usize = 4;
+
+/// after this long.
+const PAUSE_WHILE_LOCKED: Duration = Duration::from_millis(250);
+
+/// A session that takes longer waits for Postgres: all waits for the server end before
+/// ([`pop3::Deadlines`]).
+const MAX_SESSION: Duration = Duration::from_secs(20 * 60);
+
+/// How long the end of a pass may take to record while Postgres is away; less than the lease has
+/// left at least.
+const RECORD_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Pause between two tries.
+const RECORD_PAUSE: Duration = Duration::from_secs(1);
 
 /// For how long a maildrop is read one command at a time after this error, which came while
 /// commands were sent ahead of replies. A server that loses its place will do so again; a
@@ -133,7 +148,7 @@ impl Pass {
                 Err(error) if error.is_overtaken() => return self.release().await,
                 Err(error) => Err(error),
             };
-            self.finish(&mailbox, progress, result, started).await;
+            self.finish(&mailbox, progress, result, started, stop).await;
         }
         .instrument(span)
         .await;
@@ -223,7 +238,7 @@ impl Pass {
             retry: !(one_session && self.claim.failures > 0),
         };
         let began = Instant::now();
-        let mut breaks = 0;
+        let (mut breaks, mut locked) = (0, 0);
         let mut first_break = None;
         let mut blamed_on_pipelining = None;
         for _ in 0..MAX_SESSIONS {
@@ -233,7 +248,9 @@ impl Pass {
                 &mut progress.counts,
                 &mut progress.findings,
             );
-            let ended = session.await;
+            let Ok(ended) = timeout(MAX_SESSION, session).await else {
+                return Err(store::Error::Silent.into());
+            };
             let findings = &mut progress.findings;
             let may_return = findings
                 .capabilities
@@ -260,6 +277,11 @@ impl Pass {
                     if pipelining_failed {
                         progress.pipelining_off = Some(without_pipelining(&error));
                     }
+                    if breaks > 0 && locked < MAX_LOCKED && error.is_in_use() {
+                        locked += 1;
+                        sleep(PAUSE_WHILE_LOCKED).await;
+                        continue;
+                    }
                     let Some(broke) = findings.broke.take() else {
                         return Err(login.judge(error, &self.tokens, &self.claim.lease).await);
                     };
@@ -279,7 +301,6 @@ impl Pass {
                     // However long the first took: else one that stalls would stop the others.
                     let in_time = breaks == 1 || began.elapsed() < MAX_PASS;
                     sessions.retrieve = breaks < MAX_BREAKS && in_time;
-                    sleep(PAUSE_AFTER_BREAK).await;
                 }
             }
         }
@@ -350,6 +371,7 @@ impl Pass {
         progress: Progress,
         result: Result<(), Error>,
         (started_at, started): (OffsetDateTime, Instant),
+        stop: &CancellationToken,
     ) {
         let Progress {
             counts,
@@ -391,6 +413,14 @@ impl Pass {
                 failed = counts.failed,
                 "synced"
             ),
+            // Told of once for all mailboxes.
+            Some(_) if result.as_ref().is_err_and(Error::is_outage) => {
+                tracing::debug!(
+                    elapsed_ms,
+                    stored = counts.stored,
+                    "no sync without Postgres"
+                );
+            }
             Some(failure) => tracing::warn!(
                 elapsed_ms,
                 stored = counts.stored,
@@ -409,12 +439,28 @@ impl Pass {
             pipelining_off_for: pipelining_off,
             transcript: serde_json::to_value(transcript.record()).unwrap_or_default(),
         };
-        match timeout(LEASE, self.store.finish_pass(&self.claim.lease, &outcome)).await {
+        match timeout(RECORD_PATIENCE, self.record(&outcome, stop)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "cannot record the end of the pass"),
-            Err(_) => tracing::warn!("cannot record the end of the pass in time"),
+            Err(_) => tracing::debug!("cannot record the end of the pass in time"),
         }
         self.wakeups.wake_events();
+    }
+
+    /// Tries until Postgres is back: else the mailbox would wait for the end of the lease.
+    async fn record(
+        &self,
+        outcome: &Outcome,
+        stop: &CancellationToken,
+    ) -> Result<(), store::Error> {
+        loop {
+            match self.store.finish_pass(&self.claim.lease, outcome).await {
+                Err(error) if error.is_unavailable() && !stop.is_cancelled() => {
+                    sleep(RECORD_PAUSE).await;
+                }
+                recorded => return recorded,
+            }
+        }
     }
 }
 

@@ -42,6 +42,8 @@ pub(super) fn after_failure(error: &Error, standing: Standing) -> Option<Duratio
             _ => (30 * SECOND, 30 * MINUTE),
         },
         Error::OAuth(_) => (MINUTE, 30 * MINUTE),
+        // It is the same for all mailboxes, and over for all of them at once.
+        Error::Store(_) => (5 * SECOND, MINUTE),
         Error::TokenStale(_) => (15 * SECOND, 5 * MINUTE),
         _ => (5 * SECOND, 5 * MINUTE),
     };

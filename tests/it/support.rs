@@ -8,10 +8,12 @@ use std::{
 use ::popbridge::store::leases::HostLimit;
 
 pub(crate) mod app;
+pub(crate) mod cluster;
 pub(crate) mod crowd;
 pub(crate) mod database;
 pub(crate) mod pop3_peer;
 pub(crate) mod popbridge;
+pub(crate) mod program;
 pub(crate) mod token_endpoint;
 pub(crate) mod world;
 
