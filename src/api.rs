@@ -41,6 +41,7 @@ pub struct ApiState {
     metrics: PrometheusHandle,
     connector: Connector,
     verifications: Arc<Semaphore>,
+    parsers: Arc<Semaphore>,
 }
 
 impl ApiState {
@@ -61,6 +62,7 @@ impl ApiState {
             metrics,
             connector: connector.with_deadlines(check::DEADLINES),
             verifications: Arc::new(Semaphore::new(mailboxes::VERIFICATIONS)),
+            parsers: Arc::new(Semaphore::new(messages::PARSERS)),
         }
     }
 }

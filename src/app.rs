@@ -25,7 +25,7 @@ use crate::{
 const DATABASE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long a stop may take before what still runs is abandoned, which loses nothing.
-const STOP_PATIENCE: Duration = Duration::from_secs(20);
+const STOP_PATIENCE: Duration = Duration::from_secs(18);
 
 /// The database of this process: somebody else's, or a private one that stops with it.
 #[derive(Debug)]
@@ -216,6 +216,10 @@ impl App {
             metrics,
             &connector,
         );
+        let watched = store.clone();
+        self.spawn("database watch", |stop| async move {
+            watched.watch(&stop).await
+        });
         let router = match role {
             Role::All | Role::Api => api::router(state, &config.cors_origins),
             Role::Worker => api::operations_router(state),
@@ -233,8 +237,11 @@ impl App {
                 wakeups.clone(),
                 connector,
                 AccessTokens::new(store.clone(), egress.clone())?,
-                config.sync_concurrency,
-                config.memory_budget,
+                sync::Limits {
+                    sessions: config.sync_concurrency,
+                    sessions_per_host: config.sync_concurrency_per_host,
+                    memory: config.memory_budget,
+                },
             );
             self.spawn("sync workers", |stop| async move { pool.run(&stop).await });
             let dispatcher = Dispatcher::new(store.clone(), wakeups.clone(), egress)?;
@@ -279,19 +286,19 @@ impl App {
     /// Runs until `signal` or until a part fails; then stops.
     ///
     /// # Errors
-    /// When a part, or the private Postgres, ended by itself.
+    /// When a part ended by itself.
     pub async fn run_until(mut self, signal: impl Future<Output = ()>) -> anyhow::Result<()> {
         let stop = self.stop.clone();
-        let postgres_ended = async {
+        let keep_postgres_up = async {
             match &mut self.database.private {
-                Some((_, postgres)) => postgres.ended().await,
+                Some((_, postgres)) => postgres.keep_up().await,
                 None => std::future::pending().await,
             }
         };
         let failure = tokio::select! {
             () = signal => None,
             () = stop.cancelled() => Some(anyhow::anyhow!("a part of popbridge ended by itself")),
-            error = postgres_ended => Some(error),
+            never = keep_postgres_up => match never {},
         };
         self.stop().await?;
         failure.map_or(Ok(()), Err)

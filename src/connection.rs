@@ -2,7 +2,10 @@
 
 use crate::{
     pop3::{self, BearerMechanism, PasswordMechanism},
-    store::mailboxes::{Auth, Settings, Tls},
+    store::{
+        mailboxes::{Auth, Settings, Tls},
+        maildrop::UniqueIds,
+    },
 };
 
 /// Where the maildrop is served. `pipelining`: commands may be sent ahead of replies.
@@ -24,6 +27,14 @@ pub fn server(settings: &Settings, pipelining: bool) -> Result<pop3::Server, pop
         pin: pin.transpose().map_err(|_| unusable("tls_pin_sha256"))?,
         pipelining,
     })
+}
+
+/// Where a maildrop's unique-ids came from so far.
+pub fn unique_ids(source: UniqueIds) -> pop3::UniqueIds {
+    match source {
+        UniqueIds::Uidl => pop3::UniqueIds::Uidl,
+        UniqueIds::Digests => pop3::UniqueIds::Digests,
+    }
 }
 
 /// How a password is proven.

@@ -15,6 +15,7 @@ pub mod demo;
 pub mod egress;
 pub mod message;
 pub mod oauth;
+pub mod parsed;
 pub mod pop3;
 pub mod postgres;
 pub mod store;

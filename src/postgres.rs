@@ -5,6 +5,7 @@
 //! own process group: Ctrl-C reaches popbridge alone, which stops it last.
 
 use std::{
+    convert::Infallible,
     ffi::OsString,
     fs,
     io::ErrorKind,
@@ -31,8 +32,9 @@ const MIN_MAJOR_VERSION: u32 = 14;
 /// How long a start may take: recovery after a crash included.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
-/// How long a fast shutdown may take before it is made an immediate one.
-const STOP_DEADLINE: Duration = Duration::from_secs(15);
+/// How long a fast shutdown may take before it is made an immediate one, and how long that may
+/// take: with what goes before, a stop takes no more than 30 s.
+const STOP_DEADLINE: Duration = Duration::from_secs(4);
 
 /// Socket addresses are shorter than this (`sun_path` in unix(7)).
 const MAX_SOCKET_PATH: usize = 100;
@@ -45,10 +47,30 @@ const PORT: &str = "5432";
 /// Says how to reach the running server, for other commands and for `psql`.
 const URL_FILE: &str = "database-url";
 
+/// A server that ran for so long and ended by itself did so for a new reason.
+const STEADY: Duration = Duration::from_secs(60);
+
+/// Pause before a server that ended by itself is started again; doubled with each try.
+const FIRST_RESTART_PAUSE: Duration = Duration::from_secs(1);
+
+/// Longest of these pauses.
+const LONGEST_RESTART_PAUSE: Duration = Duration::from_secs(15);
+
 /// A running private Postgres.
 #[derive(Debug)]
 pub struct PrivatePostgres {
     server: Child,
+    cluster: Cluster,
+}
+
+/// A cluster on disk, and what runs it.
+#[derive(Debug)]
+struct Cluster {
+    binaries: PathBuf,
+    owner: Option<User>,
+    dir: PathBuf,
+    sockets: PathBuf,
+    log: PathBuf,
     url: String,
 }
 
@@ -60,55 +82,12 @@ impl PrivatePostgres {
     /// # Errors
     /// When Postgres is not installed, or does not come up; the message says what to do.
     pub async fn start(data_dir: &Path) -> anyhow::Result<Self> {
-        let binaries = find_binaries().await?;
         let data_dir = fs::canonicalize(data_dir)?;
-        let owner = unprivileged_user()?;
-        let cluster = cluster_dir(&data_dir, owner.as_ref())?;
-        let as_owner = |program: &str| {
-            let mut command = Command::new(binaries.join(program));
-            if let Some(owner) = &owner {
-                command.uid(owner.uid.as_raw()).gid(owner.gid.as_raw());
-            }
-            command
-                .current_dir("/")
-                .stdin(Stdio::null())
-                .kill_on_drop(true);
-            command
-        };
-        if !cluster.join("PG_VERSION").exists() {
-            make_cluster(as_owner("initdb"), &cluster).await?;
-        }
-        stop_orphan(as_owner("pg_ctl"), &cluster).await?;
-
-        let sockets = socket_dir(&cluster, owner.as_ref())?;
-        let log_path = data_dir.join("postgres.log");
-        let log = fs::File::create(&log_path)?;
-        let mut server = as_owner("postgres")
-            .arg("-D")
-            .arg(&cluster)
-            .arg("-k")
-            .arg(&sockets)
-            .args([
-                "-p",
-                PORT,
-                "-c",
-                "listen_addresses=",
-                "-c",
-                "unix_socket_permissions=0700",
-            ])
-            .args(["-c", "max_connections=60", "-c", "max_wal_size=2GB"])
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .process_group(0)
-            .spawn()
-            .context("cannot start postgres")?;
-        await_socket(&mut server, &sockets, &log_path).await?;
-        let url = format!(
-            "postgres:///postgres?host={}&port={PORT}&user=popbridge",
-            sockets.display()
-        );
-        fs::write(data_dir.join(URL_FILE), format!("{url}\n"))?;
-        Ok(Self { server, url })
+        let cluster = Cluster::prepare(&data_dir).await?;
+        let log = fs::File::create(&cluster.log)?;
+        let server = cluster.launch(log).await?;
+        fs::write(data_dir.join(URL_FILE), format!("{}\n", cluster.url))?;
+        Ok(Self { server, cluster })
     }
 
     /// How to reach the server of a data directory that another popbridge has started.
@@ -124,14 +103,29 @@ impl PrivatePostgres {
 
     /// How to reach it.
     pub fn url(&self) -> &str {
-        &self.url
+        &self.cluster.url
     }
 
-    /// Ends when the server does, which it should not before [`Self::stop`].
-    pub async fn ended(&mut self) -> anyhow::Error {
-        match self.server.wait().await {
-            Ok(status) => anyhow::anyhow!("the private Postgres ended by itself ({status})"),
-            Err(error) => error.into(),
+    /// Starts the server again whenever it ends by itself, as it does when its disk is full; for as
+    /// long as it takes. To be dropped before [`Self::stop`].
+    pub async fn keep_up(&mut self) -> Infallible {
+        let mut pause = FIRST_RESTART_PAUSE;
+        loop {
+            let began = Instant::now();
+            let ended = self.server.wait().await;
+            if began.elapsed() > STEADY {
+                pause = FIRST_RESTART_PAUSE;
+            }
+            if pause == FIRST_RESTART_PAUSE {
+                let log = self.cluster.log.display();
+                tracing::warn!(?ended, %log, "the private Postgres ended by itself; starting it again");
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_RESTART_PAUSE);
+            match self.cluster.relaunch().await {
+                Ok(server) => self.server = server,
+                Err(error) => tracing::debug!("{error:#}"),
+            }
         }
     }
 
@@ -154,6 +148,77 @@ impl PrivatePostgres {
         }
         self.server.kill().await?;
         Ok(())
+    }
+}
+
+impl Cluster {
+    /// Makes the cluster where there is none, and stops a server that still runs on it.
+    async fn prepare(data_dir: &Path) -> anyhow::Result<Self> {
+        let binaries = find_binaries().await?;
+        let owner = unprivileged_user()?;
+        let dir = cluster_dir(data_dir, owner.as_ref())?;
+        let mut cluster = Self {
+            binaries,
+            owner,
+            dir,
+            sockets: PathBuf::new(),
+            log: data_dir.join("postgres.log"),
+            url: String::new(),
+        };
+        if !cluster.dir.join("PG_VERSION").exists() {
+            make_cluster(cluster.command("initdb"), &cluster.dir).await?;
+        }
+        stop_orphan(cluster.command("pg_ctl"), &cluster.dir).await?;
+        cluster.sockets = socket_dir(&cluster.dir, cluster.owner.as_ref())?;
+        cluster.url = format!(
+            "postgres:///postgres?host={}&port={PORT}&user=popbridge",
+            cluster.sockets.display()
+        );
+        Ok(cluster)
+    }
+
+    /// Starts the server and waits until it takes connections.
+    async fn launch(&self, log: fs::File) -> anyhow::Result<Child> {
+        let mut server = self
+            .command("postgres")
+            .arg("-D")
+            .arg(&self.dir)
+            .arg("-k")
+            .arg(&self.sockets)
+            .args([
+                "-p",
+                PORT,
+                "-c",
+                "listen_addresses=",
+                "-c",
+                "unix_socket_permissions=0700",
+            ])
+            .args(["-c", "max_connections=60", "-c", "max_wal_size=2GB"])
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+            .context("cannot start postgres")?;
+        await_socket(&mut server, &self.sockets, &self.log).await?;
+        Ok(server)
+    }
+
+    async fn relaunch(&self) -> anyhow::Result<Child> {
+        // Behind what the last server said.
+        self.launch(fs::File::options().append(true).open(&self.log)?)
+            .await
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.binaries.join(program));
+        if let Some(owner) = &self.owner {
+            command.uid(owner.uid.as_raw()).gid(owner.gid.as_raw());
+        }
+        command
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        command
     }
 }
 

@@ -2,16 +2,22 @@
 //!
 //! Statements are checked against a real schema at compile time (`sqlx::query!`, `.sqlx`).
 
-use std::time::Duration;
+use std::{str::FromStr, time::Duration};
 
-use sqlx::{PgPool, postgres::PgPoolOptions};
+use sqlx::{PgPool, postgres::PgConnectOptions};
 
+use tokio::time::timeout;
+
+use self::health::Refusal;
 pub use self::sealing::{MasterKey, MasterKeyError};
 
 pub mod api_keys;
+mod connections;
 pub mod credentials;
 pub mod deliveries;
+pub mod dry_runs;
 pub mod events;
+mod health;
 pub mod ingest;
 pub mod leases;
 pub mod mailboxes;
@@ -19,22 +25,21 @@ pub mod maildrop;
 pub mod messages;
 pub mod rematch;
 mod sealing;
+mod stale;
 pub mod syncs;
+pub mod unsettled;
 pub mod wakeups;
 pub mod webhooks;
 
-/// Connections a replica holds at most. Sessions wait on POP3 servers far longer than on
-/// Postgres, so few are enough.
-const MAX_CONNECTIONS: u32 = 24;
-
-/// How long a statement waits for a free connection before it fails.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the end of all connections is waited for. What is left ends with the process.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Access to Postgres and the key that seals credentials. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
     pool: PgPool,
     master_key: MasterKey,
+    refusal: Refusal,
 }
 
 impl Store {
@@ -44,11 +49,12 @@ impl Store {
     /// # Errors
     /// [`Error::Database`] when the URL is not one of Postgres.
     pub fn new(database_url: &str, master_key: MasterKey) -> Result<Self, Error> {
-        let pool = PgPoolOptions::new()
-            .max_connections(MAX_CONNECTIONS)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .connect_lazy(database_url)?;
-        Ok(Self { pool, master_key })
+        let options = PgConnectOptions::from_str(database_url)?;
+        Ok(Self {
+            pool: connections::pool(options),
+            master_key,
+            refusal: Refusal::default(),
+        })
     }
 
     /// Brings the schema up to date, under sqlx's advisory lock.
@@ -74,9 +80,10 @@ impl Store {
         Ok(())
     }
 
-    /// Ends all connections; statements that run finish first.
+    /// Ends all connections; statements that run may finish first, but not for long.
     pub async fn close(&self) {
-        self.pool.close().await;
+        // Postgres may be away. Nothing that is not committed by now counts.
+        let _ = timeout(CLOSE_PATIENCE, self.pool.close()).await;
     }
 }
 
@@ -107,17 +114,36 @@ pub enum Error {
     /// A migration failed.
     #[error("cannot bring the database up to date: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
+    /// Postgres did not answer in time.
+    #[error("the database does not answer")]
+    Silent,
+    /// Postgres answers, but did not store the last message that it was given.
+    #[error("the database does not store mail: {0}")]
+    Refused(String),
     /// Postgres is unreachable or refused.
     #[error("database: {0}")]
     Database(#[source] sqlx::Error),
 }
 
 impl Error {
+    /// Whether Postgres refused the data of a statement (SQLSTATE class 22), or found it too much for
+    /// its limits (54): it would do so again.
+    #[must_use]
+    pub fn is_data_refusal(&self) -> bool {
+        let Self::Database(sqlx::Error::Database(error)) = self else {
+            return false;
+        };
+        let code = error.code().unwrap_or_default();
+        code.starts_with("22") || code.starts_with("54")
+    }
+
     /// Whether Postgres could not be reached or would not take the statement now, so that a later
     /// try may succeed.
     pub fn is_unavailable(&self) -> bool {
-        let Self::Database(error) = self else {
-            return false;
+        let error = match self {
+            Self::Silent | Self::Refused(_) => return true,
+            Self::Database(error) => error,
+            _ => return false,
         };
         match error {
             sqlx::Error::Io(_)
@@ -125,15 +151,25 @@ impl Error {
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed => true,
-            // Connection exceptions, insufficient resources, operator intervention, and a
-            // database that is not there.
-            sqlx::Error::Database(e) => e.code().is_some_and(|code| {
-                ["08", "53", "57P", "3D000"]
-                    .iter()
-                    .any(|class| code.starts_with(class))
-            }),
+            // Connection exceptions, operator intervention, and a database that is not there.
+            sqlx::Error::Database(_) => self.has_code(&["08", "57P", "3D000"]) || self.is_refusal(),
             _ => false,
         }
+    }
+
+    /// Whether Postgres answers but has no room: insufficient resources such as a full disk, system
+    /// errors such as a failing one, and a server that is for reading only.
+    fn is_refusal(&self) -> bool {
+        self.has_code(&["53", "58", "25006"])
+    }
+
+    fn has_code(&self, classes: &[&str]) -> bool {
+        let Self::Database(sqlx::Error::Database(error)) = self else {
+            return false;
+        };
+        error
+            .code()
+            .is_some_and(|code| classes.iter().any(|class| code.starts_with(class)))
     }
 }
 

@@ -9,8 +9,13 @@ use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitEx
 use crate::config::LogFormat;
 
 /// async-pop logs every line it writes, passwords included: it stays silent whatever the filter.
-/// Postgres's notices tell of things that migrations expect.
-const SILENCED: [&str; 2] = ["async_pop=off", "sqlx::postgres::notice=off"];
+/// Postgres's notices tell of things that migrations expect. An outage is told of once, and not by
+/// each statement that waits for a connection.
+const SILENCED: [&str; 3] = [
+    "async_pop=off",
+    "sqlx::postgres::notice=off",
+    "sqlx::pool::acquire=off",
+];
 
 /// Upper bounds of the histograms, in seconds.
 const SECONDS: &[f64] = &[

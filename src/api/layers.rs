@@ -210,8 +210,13 @@ async fn write_out(request: Request, next: Next) -> Response {
         .extensions
         .remove::<Problem>()
         .unwrap_or_else(|| Problem::from_status(status));
-    if let Some(cause) = problem.cause() {
-        tracing::error!(error = %cause, code = ?problem.code(), "a request failed");
+    match problem.cause() {
+        // Told of once for all requests.
+        Some(cause) if cause.is_unavailable() => {
+            tracing::debug!(error = %cause, code = ?problem.code(), "a request failed");
+        }
+        Some(cause) => tracing::error!(error = %cause, code = ?problem.code(), "a request failed"),
+        None => {}
     }
     parts.status = problem.status();
     let head = problem.clone().into_response().into_parts().0;

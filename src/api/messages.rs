@@ -9,20 +9,24 @@ use uuid::Uuid;
 use super::{
     ApiState,
     access::{MailboxAccess, MailboxIds, MessagesDelete, MessagesRead, MessagesWrite},
-    etag::Conditions,
+    etag::{self, Conditions},
     extract::{Ids, Params},
     page::{Page, PageParams},
-    problem::Problem,
+    problem::{Code, Problem},
 };
 use crate::{
     message,
+    parsed::{self, Subject},
     store::{
         maildrop::{Ledger, RemoteState},
-        messages::{DeleteScope, StoredMessage, WholeMessage},
+        messages::{DeleteScope, MessageState, StoredMessage, WholeMessage},
     },
 };
 
 mod download;
+
+/// Messages parsed at once on request.
+pub(super) const PARSERS: usize = 2;
 
 /// What the store hands on as JSON without looking into it, for the document.
 type ListedMessage = StoredMessage<message::Summary>;
@@ -33,6 +37,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(list_messages))
         .routes(routes!(read_message, delete_message))
         .routes(routes!(ack_message))
+        .routes(routes!(reparse_message))
         .routes(routes!(read_ledger))
         .routes(routes!(download::read_raw_message))
         .routes(routes!(download::read_attachment))
@@ -137,7 +142,8 @@ async fn read_message(
 /// Marks a message as dealt with.
 ///
 /// Doing it again changes nothing. With `delete_policy` `after_ack` the next sync deletes it
-/// from the server.
+/// from the server. There, a message counts as dealt with too once every webhook that its
+/// `message.received` went to took it.
 #[utoipa::path(
     post,
     path = "/v1/mailboxes/{mailbox_id}/messages/{message_id}/ack",
@@ -153,6 +159,61 @@ async fn ack_message(
 ) -> Result<StatusCode, Problem> {
     state.store.ack_message(mailbox_id, message_id).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Parses the stored octets of a message again.
+///
+/// Its id stays. `message.updated` tells of it where that changed anything.
+#[utoipa::path(
+    post,
+    path = "/v1/mailboxes/{mailbox_id}/messages/{message_id}/reparse",
+    tag = "messages",
+    params(MailboxIds, ChangeIds),
+    responses(
+        (status = 200, description = "As it is now.", body = FullMessage, headers(
+            ("etag" = String, description = "Changes with the message."),
+        )),
+        (status = 409, description = "`nothing_to_parse`: none of its octets are stored."),
+    ),
+    security(("api_key" = ["messages:write"])),
+)]
+async fn reparse_message(
+    MailboxAccess { mailbox_id, .. }: MailboxAccess<MessagesWrite>,
+    State(state): State<ApiState>,
+    Ids(ChangeIds { message_id }): Ids<ChangeIds>,
+) -> Result<Response, Problem> {
+    let store = &state.store;
+    let message = store.message(mailbox_id, message_id).await?;
+    let notify_backlog = store.mailbox(mailbox_id).await?.settings.notify_backlog;
+    let _permit = state.parsers.acquire().await.expect("never closed");
+    let octets = store.raw_message(mailbox_id, message_id).await?;
+    if octets.is_empty() && message.state != MessageState::Stored {
+        return Err(Problem::new(
+            Code::NothingToParse,
+            "None of the message's octets are stored. A sync with `retry_quarantined` asks the \
+                server for it again.",
+        ));
+    }
+    let subject = Subject {
+        mailbox_id,
+        id: message_id,
+        size: message.size,
+        backlog: message.backlog,
+        notify_backlog,
+    };
+    let parsing = move || {
+        let message = message::parse(&octets);
+        let event = parsed::event("message.updated", subject, &message);
+        (parsed::columns(&message), event)
+    };
+    let (parsed, event) = tokio::task::spawn_blocking(parsing)
+        .await
+        .map_err(|_| Problem::internal())?;
+    if store.replace_parsed(&message, parsed, event).await? {
+        state.wakeups.wake_events();
+    }
+    let message = store.whole_message(mailbox_id, message_id).await?;
+    Ok(etag::json(StatusCode::OK, &message))
 }
 
 /// Tells what happened to a message and when. It outlives the message.

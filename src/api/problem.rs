@@ -49,6 +49,10 @@ pub enum Code {
     ExternalIdTaken,
     /// The mailbox is paused.
     MailboxPaused,
+    /// A sync of the mailbox runs, and a maildrop has one session at a time.
+    SyncRunning,
+    /// The octets that this needs are not stored.
+    NothingToParse,
     /// The resource was changed by somebody else at the same time.
     ChangedMeanwhile,
     /// The resource is no longer as `If-Match` says.
@@ -61,6 +65,8 @@ pub enum Code {
     ValidationFailed,
     /// As many servers are being verified as may be at once.
     TooManyVerifications,
+    /// The maildrop could not be looked at; the detail begins with the code of the error.
+    DryRunFailed,
     /// A fault of popbridge; the log has the cause under the request id.
     InternalError,
     /// Postgres does not answer.
@@ -85,6 +91,8 @@ impl Code {
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"),
             Self::ExternalIdTaken => (StatusCode::CONFLICT, "External id taken"),
             Self::MailboxPaused => (StatusCode::CONFLICT, "Mailbox paused"),
+            Self::SyncRunning => (StatusCode::CONFLICT, "Sync running"),
+            Self::NothingToParse => (StatusCode::CONFLICT, "Nothing to parse"),
             Self::ChangedMeanwhile => (StatusCode::CONFLICT, "Changed meanwhile"),
             Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "Precondition failed"),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "Body too large"),
@@ -93,6 +101,7 @@ impl Code {
             }
             Self::ValidationFailed => (StatusCode::UNPROCESSABLE_ENTITY, "Validation failed"),
             Self::TooManyVerifications => (StatusCode::TOO_MANY_REQUESTS, "Too many verifications"),
+            Self::DryRunFailed => (StatusCode::BAD_GATEWAY, "Dry run failed"),
             Self::InternalError => (StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
             Self::DatabaseUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "Database unavailable"),
             Self::RequestTimeout => (StatusCode::SERVICE_UNAVAILABLE, "Request timed out"),
@@ -267,6 +276,12 @@ impl From<store::Error> for Problem {
                 )
                 .at("/external_id", "is taken by another mailbox");
             }
+            store::Error::Refused(_) => Self::new(
+                Code::DatabaseUnavailable,
+                "The database answers but does not store mail: its disk may be full, or it is for \
+                reading only. The log has its words.",
+            )
+            .with_header(header::RETRY_AFTER, HeaderValue::from_static("5")),
             error if error.is_unavailable() => Self::new(
                 Code::DatabaseUnavailable,
                 "The database does not answer. Nothing was changed; try again.",

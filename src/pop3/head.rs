@@ -1,6 +1,8 @@
 //! TOP: the header of a message without the rest.
 
-use super::{Error, MessageNumber, Phase, Session, retrieval::MAX_SKIPPED_OCTETS, session::commands};
+use super::{
+    Error, MessageNumber, Phase, Session, retrieval::MAX_SKIPPED_OCTETS, session::commands,
+};
 
 /// Octets of a head that are kept: more than any real header has.
 const MAX_HEAD_OCTETS: usize = 256 * 1024;

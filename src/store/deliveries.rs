@@ -7,7 +7,7 @@ use std::{collections::HashMap, time::Duration};
 use secrecy::SecretString;
 use serde::Serialize;
 use serde_json::Value;
-use sqlx::types::Json;
+use sqlx::{PgConnection, types::Json};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -205,6 +205,13 @@ impl Store {
         if verdict == Verdict::Disable {
             super::webhooks::lock(&mut tx, due.webhook_id).await?;
         }
+        let told_of = due
+            .message_id
+            .filter(|_| verdict == Verdict::Delivered && due.event_type == "message.received");
+        if let Some(message_id) = told_of {
+            // First: so the last of its deliveries sees that the others are done.
+            record_notified(&mut tx, due.mailbox_id, message_id).await?;
+        }
         sqlx::query!(
             "UPDATE popbridge.deliveries SET
                 state = CASE WHEN state = 'dead' AND $4 = 'pending' THEN state ELSE $4 END,
@@ -237,6 +244,9 @@ impl Store {
         )
         .execute(&mut *tx)
         .await?;
+        if let Some(message_id) = told_of {
+            record_delivered(&mut tx, due, message_id).await?;
+        }
         if verdict == Verdict::Disable {
             super::webhooks::disable(&mut tx, due.webhook_id, "the endpoint answered 410").await?;
         }
@@ -291,4 +301,40 @@ impl Store {
             })
             .collect())
     }
+}
+
+async fn record_notified(
+    tx: &mut PgConnection,
+    mailbox_id: Uuid,
+    message_id: Uuid,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "UPDATE popbridge.maildrop_entries SET notified_at = COALESCE(notified_at, now())
+        WHERE mailbox_id = $1 AND message_id = $2",
+        mailbox_id,
+        message_id,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Records that every endpoint took the message, if so.
+async fn record_delivered(
+    tx: &mut PgConnection,
+    due: &DueDelivery,
+    message_id: Uuid,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "UPDATE popbridge.maildrop_entries SET delivered_at = now()
+        WHERE mailbox_id = $1 AND message_id = $2 AND delivered_at IS NULL AND NOT EXISTS (
+            SELECT FROM popbridge.deliveries
+            WHERE mailbox_id = $1 AND event_id = $3 AND state <> 'delivered')",
+        due.mailbox_id,
+        message_id,
+        due.event_id,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
 }

@@ -1,18 +1,28 @@
 //! Storing what was fetched: a batch of messages, their events and their deliveries are one
 //! transaction, under the lease.
 
+use std::time::Duration;
+
 use serde_json::Value;
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{
     Error, Store,
+    connections::Loan,
     events::{self, NewEvent},
     leases::{Lease, lock_lease},
     messages::MessageState,
     rematch::{CurrentListing, Matched, match_again},
 };
+
+/// How long a batch may take to store,
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// and at which pace beyond: a connection that says nothing for longer is given up.
+const LEAST_OCTETS_PER_SECOND: usize = 512 << 10;
 
 /// A fetched and parsed message.
 #[derive(Debug)]
@@ -83,40 +93,68 @@ impl Store {
     pub async fn store_messages(
         &self,
         held: &Lease,
-        mut batch: Vec<NewMessage>,
+        batch: Vec<NewMessage>,
         listing: &CurrentListing,
     ) -> Result<Stored, Error> {
-        let mut tx = self.pool.begin().await?;
-        lock_lease(&mut tx, held).await?;
-        let Matched { stored, left_out } = match_again(&mut tx, held.mailbox_id, &mut batch, listing).await?;
-        let fresh = insert_entries(&mut tx, held.mailbox_id, &batch).await?;
-        batch.retain(|message| fresh.contains(&message.id));
         let octets: usize = batch.iter().map(|message| message.octets.len()).sum();
-        let octets = i64::try_from(octets).expect("memory is smaller than 2^63");
-        let count = i64::try_from(batch.len()).expect("a batch is small");
-        let events = insert_messages(&mut tx, held.mailbox_id, batch).await?;
-        events::append(&mut tx, events).await?;
-        sqlx::query!(
-            "UPDATE popbridge.mailbox_states
-            SET message_count = message_count + $2, stored_bytes = stored_bytes + $3
-            WHERE mailbox_id = $1",
-            held.mailbox_id,
-            count,
-            octets,
-        )
-        .execute(&mut *tx)
-        .await?;
-        tx.commit().await?;
-        Ok(Stored {
-            messages: count,
-            octets,
-            matched: stored,
-            left_out,
-        })
+        let patience = PATIENCE + Duration::from_secs((octets / LEAST_OCTETS_PER_SECOND) as u64);
+        let stored = timeout(patience, self.store_batch(held, batch, listing))
+            .await
+            .unwrap_or(Err(Error::Silent));
+        self.refusal.note(&stored);
+        stored
+    }
+
+    async fn store_batch(
+        &self,
+        held: &Lease,
+        batch: Vec<NewMessage>,
+        listing: &CurrentListing,
+    ) -> Result<Stored, Error> {
+        let mut loan = Loan::from(&self.pool).await?;
+        let stored = insert_batch(loan.connection(), held, batch, listing).await;
+        loan.give_back();
+        stored
     }
 }
 
-async fn insert_entries(
+async fn insert_batch(
+    connection: &mut PgConnection,
+    held: &Lease,
+    mut batch: Vec<NewMessage>,
+    listing: &CurrentListing,
+) -> Result<Stored, Error> {
+    let mut tx = connection.begin().await?;
+    lock_lease(&mut tx, held).await?;
+    let Matched { stored, left_out } =
+        match_again(&mut tx, held.mailbox_id, &mut batch, listing).await?;
+    let fresh = insert_entries(&mut tx, held.mailbox_id, &batch).await?;
+    batch.retain(|message| fresh.contains(&message.id));
+    let octets: usize = batch.iter().map(|message| message.octets.len()).sum();
+    let octets = i64::try_from(octets).expect("memory is smaller than 2^63");
+    let count = i64::try_from(batch.len()).expect("a batch is small");
+    let events = insert_messages(&mut tx, held.mailbox_id, batch).await?;
+    events::append(&mut tx, events).await?;
+    sqlx::query!(
+        "UPDATE popbridge.mailbox_states
+            SET message_count = message_count + $2, stored_bytes = stored_bytes + $3
+            WHERE mailbox_id = $1",
+        held.mailbox_id,
+        count,
+        octets,
+    )
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    Ok(Stored {
+        messages: count,
+        octets,
+        matched: stored,
+        left_out,
+    })
+}
+
+pub(super) async fn insert_entries(
     tx: &mut PgConnection,
     mailbox_id: Uuid,
     batch: &[NewMessage],
@@ -137,7 +175,8 @@ async fn insert_entries(
             AS t(u, i, s, whole, d)
         ON CONFLICT (mailbox_id, unique_id) DO UPDATE
             SET message_id = excluded.message_id, octets = excluded.octets,
-                stored_at = excluded.stored_at, content_sha256 = excluded.content_sha256
+                stored_at = excluded.stored_at, content_sha256 = excluded.content_sha256,
+                failures = 0, own_failures = 0, failing_since = NULL
             WHERE e.message_id IS NULL
         RETURNING message_id AS "message_id!""#,
         mailbox_id,
@@ -151,7 +190,7 @@ async fn insert_entries(
     .await?)
 }
 
-async fn insert_messages(
+pub(super) async fn insert_messages(
     tx: &mut PgConnection,
     mailbox_id: Uuid,
     batch: Vec<NewMessage>,

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::{
     Error, Store,
     credentials::{Credential, CredentialKind},
+    unsettled::retry_oversize,
 };
 
 /// How a maildrop's connection is protected.
@@ -56,7 +57,7 @@ pub enum DeletePolicy {
     AfterStore,
     /// `delete_after_days` after it was stored.
     AfterDays,
-    /// Once the consumer acknowledged it.
+    /// Once the consumer acknowledged it, or every webhook that it went to took it.
     AfterAck,
 }
 
@@ -191,7 +192,7 @@ pub struct LastError {
 macro_rules! select_mailboxes {
     ($tail:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query!(
-            r#"SELECT m.id, name, external_id, host, port, tls AS "tls: Tls", tls_ca_pem,
+            r#"SELECT m.id, name, external_id, m.host, port, tls AS "tls: Tls", tls_ca_pem,
                 tls_pin_sha256, username, auth AS "auth: Auth", poll_interval_seconds,
                 delete_policy AS "delete_policy: DeletePolicy", delete_after_days,
                 initial_sync AS "initial_sync: Json<InitialSync>", notify_backlog,
@@ -298,10 +299,13 @@ impl Store {
         .execute(&mut *tx)
         .await?;
         sqlx::query!(
-            "INSERT INTO popbridge.mailbox_states (mailbox_id, next_sync_at)
-            VALUES ($1, CASE WHEN $2 THEN NULL ELSE now() END)",
+            "INSERT INTO popbridge.mailbox_states (mailbox_id, host, next_sync_at, stale_at)
+            SELECT $1, lower($3), now, now + popbridge.stale_after($4)
+            FROM (SELECT CASE WHEN $2 THEN NULL ELSE now() END) AS t (now)",
             id,
             settings.paused,
+            settings.host,
+            settings.poll_interval_seconds,
         )
         .execute(&mut *tx)
         .await?;
@@ -361,6 +365,7 @@ impl Store {
         let sealed = credential.map(|credential| self.seal_credential(id, credential));
         let mut tx = self.pool.begin().await?;
         lock_state(&mut tx, id).await?;
+        retry_oversize(&mut tx, id, settings.max_message_bytes).await?;
         sqlx::query!(
             "UPDATE popbridge.mailboxes SET name = $3, external_id = $4, host = $5, port = $6,
                 tls = $7, tls_ca_pem = $8, username = $9, auth = $10,
@@ -401,12 +406,18 @@ impl Store {
         .await?;
         sqlx::query!(
             "UPDATE popbridge.mailbox_states SET
+                host = lower($3),
                 next_sync_at = CASE WHEN $2 THEN NULL ELSE now() END,
                 consecutive_failures = 0, consecutive_auth_failures = 0,
-                pipelining_off_until = NULL
+                pipelining_off_until = NULL,
+                stale_at = CASE
+                    WHEN $2 OR (last_error_code IS NULL AND last_success_at IS NOT NULL) THEN NULL
+                    ELSE now() + popbridge.stale_after($4) END
             WHERE mailbox_id = $1",
             id,
             settings.paused,
+            settings.host,
+            settings.poll_interval_seconds,
         )
         .execute(&mut *tx)
         .await?;

@@ -46,6 +46,10 @@ pub struct Known {
     /// Not to be fetched again: stored, or left out on purpose. What is listed although it was
     /// deleted is fetched once more, because unique-ids of deleted messages may be used again.
     pub settled: bool,
+    /// All of it is stored, or was.
+    pub stored: bool,
+    /// Though settled, it is to be asked for again: what stands for it is not all of it.
+    pub due: bool,
     /// To be deleted from the server.
     pub delete: bool,
     /// Passes in which it could not be fetched.
@@ -98,11 +102,15 @@ impl Store {
         lock_lease(&mut tx, held).await?;
         mark_due_deletions(&mut tx, held.mailbox_id, policy, after_days).await?;
         let rows = sqlx::query!(
+            // A join looks each up by index; `= ANY` may compare all with all.
             r#"SELECT unique_id, failures, dele_count,
                 (message_id IS NOT NULL OR stored_at IS NOT NULL OR skipped)
-                    AND remote_state <> 'deleted' AS "settled!",
-                remote_state AS "remote_state: RemoteState"
-            FROM popbridge.maildrop_entries WHERE mailbox_id = $1 AND unique_id = ANY($2)"#,
+                    AND remote_state <> 'deleted' AS "settled!", stored_at IS NOT NULL AS "stored!",
+                CASE WHEN next_try_at <= now() THEN EXISTS (SELECT FROM popbridge.messages m
+                    WHERE m.mailbox_id = e.mailbox_id AND m.unique_id = e.unique_id)
+                    ELSE false END AS "due!", remote_state AS "remote_state: RemoteState"
+            FROM unnest($2::bytea[]) AS listed (u)
+            JOIN popbridge.maildrop_entries e ON mailbox_id = $1 AND unique_id = u"#,
             held.mailbox_id,
             listed,
         )
@@ -112,7 +120,8 @@ impl Store {
             // Some servers list only a part of the maildrop at a time.
             sqlx::query!(
                 "UPDATE popbridge.maildrop_entries SET remote_state = 'present', absent_at = NULL
-                WHERE mailbox_id = $1 AND remote_state = 'gone' AND unique_id = ANY($2)",
+                FROM unnest($2::bytea[]) AS listed (u)
+                WHERE mailbox_id = $1 AND unique_id = u AND remote_state = 'gone'",
                 held.mailbox_id,
                 listed,
             )
@@ -128,6 +137,8 @@ impl Store {
                     row.unique_id,
                     Known {
                         settled: row.settled,
+                        stored: row.stored,
+                        due: row.due && !delete,
                         delete,
                         failures: row.failures,
                         dele_count: row.dele_count,
@@ -201,7 +212,8 @@ impl Store {
         sqlx::query!(
             "UPDATE popbridge.maildrop_entries
             SET dele_sent_at = now(), dele_count = dele_count + 1
-            WHERE mailbox_id = $1 AND unique_id = ANY($2)",
+            FROM unnest($2::bytea[]) AS deleted (u)
+            WHERE mailbox_id = $1 AND unique_id = u",
             held.mailbox_id,
             unique_ids,
         )
@@ -226,7 +238,8 @@ impl Store {
             r#"UPDATE popbridge.maildrop_entries SET absent_at = now(), dele_count = 0,
                 remote_state = CASE remote_state WHEN 'delete_pending' THEN 'deleted' ELSE 'gone' END
             WHERE mailbox_id = $1 AND remote_state IN ('present', 'delete_pending')
-                AND NOT EXISTS (SELECT FROM unnest($2::bytea[]) AS t(u) WHERE u = unique_id)
+                -- Not as an anti-join: that may become a loop over both.
+                AND unique_id NOT IN (SELECT unnest($2::bytea[]))
             RETURNING remote_state = 'deleted' AS "deleted!""#,
             held.mailbox_id,
             listed,
@@ -252,7 +265,8 @@ impl Store {
     pub async fn ledger(&self, mailbox_id: Uuid, message_id: Uuid) -> Result<Ledger, Error> {
         Ok(sqlx::query_as!(
             Ledger,
-            r#"SELECT listed_at, stored_at, delete_requested_at, dele_sent_at, dele_count, absent_at,
+            r#"SELECT listed_at, stored_at, notified_at, delivered_at, acked_at, delete_requested_at,
+                dele_sent_at, dele_count, absent_at,
                 remote_state AS "remote_state: RemoteState"
             FROM popbridge.maildrop_entries WHERE mailbox_id = $1 AND message_id = $2"#,
             mailbox_id,
@@ -272,6 +286,15 @@ pub struct Ledger {
     /// Stored.
     #[serde(with = "time::serde::rfc3339::option")]
     pub stored_at: Option<OffsetDateTime>,
+    /// A webhook first took its `message.received`.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub notified_at: Option<OffsetDateTime>,
+    /// The last of the webhooks that it went to took its `message.received`.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub delivered_at: Option<OffsetDateTime>,
+    /// The consumer was done with it.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub acked_at: Option<OffsetDateTime>,
     /// Its deletion from the server was asked for, by a user or by the mailbox's policy.
     #[serde(with = "time::serde::rfc3339::option")]
     pub delete_requested_at: Option<OffsetDateTime>,
@@ -337,7 +360,8 @@ async fn mark_due_deletions(
                 FROM popbridge.messages m
                 WHERE e.mailbox_id = $1 AND e.remote_state = 'present'
                     AND m.mailbox_id = e.mailbox_id AND m.unique_id = e.unique_id
-                    AND m.acked_at IS NOT NULL AND e.stored_at IS NOT NULL",
+                    AND (e.acked_at IS NOT NULL OR e.delivered_at IS NOT NULL)
+                    AND e.stored_at IS NOT NULL",
                 mailbox_id,
             )
             .execute(&mut *tx)

@@ -62,6 +62,17 @@ pub struct StoredMessage<S = Value> {
     pub summary: S,
 }
 
+/// A message as it was parsed, for the columns of its row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parsed {
+    /// What lists show.
+    pub summary: Value,
+    /// Headers and text.
+    pub body: Value,
+    /// `[offset, octets]` of each attachment's part.
+    pub parts: Value,
+}
+
 /// A stored message with its headers and text.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct WholeMessage<S = Value, B = Value> {
@@ -100,7 +111,7 @@ macro_rules! select_messages {
             StoredMessage,
             r#"SELECT m.id, m.mailbox_id, m.unique_id, size, sha256, received_at,
                 backlog, state AS "state: MessageState", remote_state AS "remote_state: RemoteState",
-                acked_at, summary
+                m.acked_at, summary
             FROM popbridge.messages m JOIN popbridge.maildrop_entries e
                 ON e.mailbox_id = m.mailbox_id AND e.unique_id = m.unique_id "#
             + $tail
@@ -203,15 +214,75 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn ack_message(&self, mailbox_id: Uuid, id: Uuid) -> Result<(), Error> {
+        let mut tx = self.pool.begin().await?;
+        lock_state(&mut tx, mailbox_id).await?;
         sqlx::query!(
             "UPDATE popbridge.messages SET acked_at = COALESCE(acked_at, now())
             WHERE mailbox_id = $1 AND id = $2 RETURNING id",
             mailbox_id,
             id,
         )
-        .fetch_one(&self.pool)
+        .fetch_one(&mut *tx)
         .await?;
+        sqlx::query!(
+            "UPDATE popbridge.maildrop_entries SET acked_at = COALESCE(acked_at, now())
+            WHERE mailbox_id = $1 AND message_id = $2",
+            mailbox_id,
+            id,
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
         Ok(())
+    }
+
+    /// Replaces what was parsed from `sha256`'s octets. Returns whether that changed anything; then
+    /// the event tells of it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], also where the octets are others by now.
+    pub async fn replace_parsed(
+        &self,
+        message: &StoredMessage,
+        parsed: Parsed,
+        event: NewEvent,
+    ) -> Result<bool, Error> {
+        let mut tx = self.pool.begin().await?;
+        lock_state(&mut tx, message.mailbox_id).await?;
+        let Parsed {
+            summary,
+            body,
+            parts,
+        } = parsed;
+        let changes = sqlx::query_scalar!(
+            r#"SELECT summary IS DISTINCT FROM $4 OR body IS DISTINCT FROM $5
+                OR parts IS DISTINCT FROM $6 AS "changes!"
+            FROM popbridge.messages WHERE mailbox_id = $1 AND id = $2 AND sha256 = $3"#,
+            message.mailbox_id,
+            message.id,
+            message.sha256,
+            summary,
+            body,
+            parts,
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        if changes {
+            sqlx::query!(
+                "UPDATE popbridge.messages SET summary = $3, body = $4, parts = $5
+                WHERE mailbox_id = $1 AND id = $2",
+                message.mailbox_id,
+                message.id,
+                summary,
+                body,
+                parts,
+            )
+            .execute(&mut *tx)
+            .await?;
+            events::append(&mut tx, vec![event]).await?;
+        }
+        tx.commit().await?;
+        Ok(changes)
     }
 
     /// Deletes a message here, on the server, or both. On the server it is deleted by a later

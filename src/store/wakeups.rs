@@ -5,11 +5,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sqlx::postgres::PgListener;
-use tokio::sync::{Notify, watch};
+use sqlx::{Executor, postgres::PgListener};
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, Store};
+use super::{Error, Store, connections};
 
 const SYNCS_CHANNEL: &str = "popbridge_syncs";
 const EVENTS_CHANNEL: &str = "popbridge_events";
@@ -19,6 +22,12 @@ const COALESCE: Duration = Duration::from_millis(250);
 
 /// Pause before the next try when Postgres is away.
 const RECONNECT: Duration = Duration::from_secs(2);
+
+/// A connection that was silent for so long is asked whether it still is one,
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// and has that long to answer.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// Wakes those who wait for due syncs or for events. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -77,8 +86,12 @@ impl Wakeups {
     }
 
     async fn relay_while_connected(&self, store: &Store) -> Result<(), Error> {
-        let mut listener = PgListener::connect_with(&store.pool).await?;
-        listener.listen_all([SYNCS_CHANNEL, EVENTS_CHANNEL]).await?;
+        // Not one of the pool's connections: what a dropped listener says to a dead one never ends.
+        let pool = connections::listening_pool((*store.pool.connect_options()).clone());
+        let mut listener = PgListener::connect_with(&pool).await?;
+        timeout(ANSWER, listener.listen_all([SYNCS_CHANNEL, EVENTS_CHANNEL]))
+            .await
+            .map_err(|_| Error::Silent)??;
         // Whatever was notified while nobody listened.
         self.syncs.local.send_replace(());
         self.events.local.send_replace(());
@@ -92,7 +105,13 @@ impl Wakeups {
 
     async fn receive(&self, mut listener: PgListener) -> Result<(), Error> {
         loop {
-            let topic = match listener.recv().await?.channel() {
+            let Ok(notification) = timeout(SILENCE, listener.recv()).await else {
+                timeout(ANSWER, listener.execute("SELECT 1"))
+                    .await
+                    .map_err(|_| Error::Silent)??;
+                continue;
+            };
+            let topic = match notification?.channel() {
                 SYNCS_CHANNEL => &self.syncs,
                 _ => &self.events,
             };

@@ -61,6 +61,20 @@ impl Error {
         }
     }
 
+    /// Whether Postgres is the reason: it says nothing of the mailbox.
+    pub(super) fn is_outage(&self) -> bool {
+        match self {
+            Self::Store(error) | Self::OAuth(oauth::Error::Store(error)) => error.is_unavailable(),
+            Self::NoCredential => true,
+            _ => false,
+        }
+    }
+
+    /// Whether another session has the maildrop.
+    pub(super) fn is_in_use(&self) -> bool {
+        matches!(self, Self::Pop3(pop3::Error::InUse(_)))
+    }
+
     /// Whether there is nothing to say of the mailbox: others changed or claimed it meanwhile.
     pub(super) fn is_overtaken(&self) -> bool {
         matches!(

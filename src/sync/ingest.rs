@@ -16,8 +16,10 @@ use super::{
     budget::{Budget, Reservation},
     error::Error,
     plan::Entry,
-    record::{Context, record},
+    record::{Context, Refused, record},
+    session::{Break, Findings},
     since::is_before,
+    trials::Failure,
 };
 use crate::{
     message,
@@ -29,6 +31,7 @@ use crate::{
         maildrop::Listed,
         messages::MessageState,
         rematch::CurrentListing,
+        unsettled::Retry,
         wakeups::Wakeups,
     },
 };
@@ -49,6 +52,8 @@ pub(super) struct Fetched {
     pub(super) octets: Vec<u8>,
     /// Whether `octets` is all of it.
     pub(super) state: MessageState,
+    /// What came of it before.
+    pub(super) before: Option<Retry>,
     pub(super) reservation: Option<Reservation>,
 }
 
@@ -62,32 +67,39 @@ pub(super) struct Ingest<'a> {
     pub(super) listing: &'a CurrentListing,
     pub(super) context: Context,
     pub(super) max_message_octets: u64,
+    /// Each message is a batch: one of them was refused by Postgres.
+    pub(super) one_by_one: bool,
 }
 
 impl Ingest<'_> {
     /// Fetches and stores `wanted`. When it returns without an error, all of it is committed but
-    /// `failed`. When the line fails, what was whole by then is committed all the same, so that
-    /// each pass gets further than the last, and the message that it failed with is in `failed`.
+    /// what the trials in `findings` say did not come. When the line fails, what was whole by then
+    /// is committed all the same, and `findings` tell where it was.
     pub(super) async fn run(
         &self,
         session: &mut Session,
         wanted: &[Entry],
         counts: &mut Counts,
-        failed: &mut Vec<Listed>,
+        findings: &mut Findings,
     ) -> Result<(), Error> {
         let (to_parse, fetched) = mpsc::channel(BATCH_MESSAGES);
         let (to_store, parsed) = mpsc::channel(1);
-        let fetch = self.fetch(session, wanted, to_parse, failed);
+        let fetch = self.fetch(session, wanted, to_parse, findings);
         let mut keep = pin!(async {
             tokio::try_join!(self.parse(fetched, to_store), self.store(parsed, counts))
         });
-        tokio::select! {
-            fetched = fetch => {
-                keep.await?;
-                fetched
-            }
+        let result = tokio::select! {
+            fetched = fetch => keep.await.and(fetched),
             kept = &mut keep => Err(kept.err().unwrap_or(Error::Stopped)),
+        };
+        if let Err(Error::Store(error)) = &result
+            && error.is_data_refusal()
+        {
+            // Which it was shows when they come again, one by one.
+            findings.one_by_one = true;
+            findings.broke = Some(Break { at: None });
         }
+        result
     }
 
     async fn fetch(
@@ -95,37 +107,56 @@ impl Ingest<'_> {
         session: &mut Session,
         wanted: &[Entry],
         to_parse: mpsc::Sender<Fetched>,
-        failed: &mut Vec<Listed>,
+        findings: &mut Findings,
     ) -> Result<(), Error> {
         let mut retrieval = session.retrieve(wanted.iter().map(|e| (e.number, e.octets)));
-        // Replies come in the order asked for, so a line that fails does so with this entry.
+        let (mut some_came, mut cut_off) = (false, false);
+        // Replies come in the order asked for.
         for entry in wanted {
-            match self.fetch_one(&mut retrieval, entry).await {
-                Ok(Some(message)) => to_parse.send(message).await.map_err(|_| Error::Stopped)?,
-                Ok(None) => failed.push(entry.listed()),
-                Err(error) => {
-                    if matches!(error, Error::Pop3(_)) {
-                        failed.push(entry.listed());
-                    }
-                    return Err(error);
+            let reply = retrieval.next().await;
+            let fetched = match reply {
+                Ok(Some(Retrieved::Refused { reply, .. })) => {
+                    tracing::info!(%reply, "the server would not send a message");
+                    let before = findings.retries.get(&entry.unique_id);
+                    let failure = Failure::refused(&reply);
+                    findings.trials.failed(entry, failure, before);
+                    cut_off = false;
+                    continue;
                 }
-            }
+                Ok(_) => {
+                    let before = findings.retries.get(&entry.unique_id);
+                    self.receive(&mut retrieval, entry, before).await
+                }
+                Err(error) => {
+                    // Behind a message that was cut off, this is the end of that one.
+                    let at = (!cut_off).then_some(entry);
+                    findings.broke = Some(Break::at(at, &error, some_came));
+                    return Err(error.into());
+                }
+            };
+            let message = fetched.inspect_err(|error| {
+                if let Error::Pop3(error) = error {
+                    findings.broke = Some(Break::at(Some(entry), error, some_came));
+                }
+            })?;
+            findings.trials.came();
+            some_came = true;
+            cut_off = message.state == MessageState::Oversize;
+            to_parse.send(message).await.map_err(|_| Error::Stopped)?;
         }
         // Behind the last one the session is in order again.
-        retrieval.next().await?;
+        let end = retrieval.next().await;
+        end.inspect_err(|error| findings.broke = Some(Break::at(None, error, some_came)))?;
         Ok(())
     }
 
-    /// The next message; `None` if the server will not send it.
-    async fn fetch_one(
+    /// Takes in the message whose octets come next.
+    async fn receive(
         &self,
         retrieval: &mut Retrieval<'_>,
         entry: &Entry,
-    ) -> Result<Option<Fetched>, Error> {
-        if let Some(Retrieved::Refused { reply, .. }) = retrieval.next().await? {
-            tracing::info!(%reply, "the server would not send a message");
-            return Ok(None);
-        }
+        before: Option<&Retry>,
+    ) -> Result<Fetched, Error> {
         let mut reservation = self.budget.reserve(entry.octets).await?;
         let mut octets = Vec::with_capacity(usize::try_from(entry.octets).unwrap_or(0));
         let mut state = MessageState::Stored;
@@ -139,13 +170,13 @@ impl Ingest<'_> {
             reservation.grow_to(length)?;
             octets.extend_from_slice(chunk);
         }
-        let (entry, reservation) = (entry.clone(), Some(reservation));
-        Ok(Some(Fetched {
-            entry,
+        Ok(Fetched {
+            entry: entry.clone(),
             octets,
             state,
-            reservation,
-        }))
+            before: before.cloned(),
+            reservation: Some(reservation),
+        })
     }
 
     async fn parse(
@@ -154,7 +185,11 @@ impl Ingest<'_> {
         to_store: mpsc::Sender<Batch>,
     ) -> Result<(), Error> {
         while let Some(first) = fetched.recv().await {
-            let batch = gather(first, &mut fetched).await;
+            let batch = if self.one_by_one {
+                vec![first]
+            } else {
+                gather(first, &mut fetched).await
+            };
             let context = self.context;
             let parsed = tokio::task::spawn_blocking(move || Batch::parse(batch, context))
                 .await
@@ -175,9 +210,11 @@ impl Ingest<'_> {
         Ok(())
     }
 
+    /// Stores what a batch has, and counts it.
     pub(super) async fn commit(&self, batch: Batch, counts: &mut Counts) -> Result<(), Error> {
         let Batch {
             messages,
+            completed,
             left_out,
             reservations,
         } = batch;
@@ -185,14 +222,20 @@ impl Ingest<'_> {
             self.store.skip_messages(self.lease, &left_out).await?;
             counts.skipped += i64::try_from(left_out.len()).expect("a batch is small");
         }
-        let stored = self.store.store_messages(self.lease, messages, self.listing);
+        let mut stored = self.store_new(messages).await?;
+        for message in completed {
+            if let Some(octets) = self.complete(message).await? {
+                stored.messages += 1;
+                stored.octets += octets;
+            }
+        }
+        drop(reservations);
         let Stored {
             messages,
             octets,
             matched,
             left_out,
-        } = stored.await?;
-        drop(reservations);
+        } = stored;
         counts.stored += messages;
         counts.octets += octets;
         counts.matched += matched;
@@ -202,12 +245,48 @@ impl Ingest<'_> {
         metrics::counter!("popbridge_message_octets_total").increment(octets.unsigned_abs());
         Ok(())
     }
+
+    /// Stores new messages. One that is stored alone, and that Postgres refuses, is set aside.
+    async fn store_new(&self, messages: Vec<NewMessage>) -> Result<Stored, Error> {
+        let alone = match messages.as_slice() {
+            [message] if self.one_by_one => Some(Refused::from(message)),
+            _ => None,
+        };
+        let stored = self
+            .store
+            .store_messages(self.lease, messages, self.listing);
+        match (stored.await, alone) {
+            (Err(error), Some(refused)) if error.is_data_refusal() => {
+                tracing::warn!(%error, "set aside a message that Postgres does not take");
+                let message = refused.set_aside(&error, self.context);
+                self.store.set_aside(self.lease, message).await?;
+                Ok(Stored::default())
+            }
+            (stored, _) => Ok(stored?),
+        }
+    }
+
+    /// Puts a message in the place of what was kept of it, unless Postgres refuses it.
+    async fn complete(&self, message: NewMessage) -> Result<Option<i64>, Error> {
+        let refused = Refused::from(&message);
+        match self.store.complete_message(self.lease, message).await {
+            Err(error) if error.is_data_refusal() => {
+                tracing::warn!(%error, "Postgres does not take a message that was set aside");
+                let failed = vec![refused.failed(&error)];
+                self.store.record_failures(self.lease, failed).await?;
+                Ok(None)
+            }
+            completed => Ok(completed?),
+        }
+    }
 }
 
 /// Messages that are stored in one transaction.
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) messages: Vec<NewMessage>,
+    /// Those that were kept in part before.
+    completed: Vec<NewMessage>,
     /// Too old, as their octets say.
     left_out: Vec<Listed>,
     reservations: Vec<Reservation>,
@@ -217,13 +296,17 @@ impl Batch {
     pub(super) fn parse(fetched: Vec<Fetched>, context: Context) -> Self {
         let mut batch = Self {
             messages: Vec::new(),
+            completed: Vec::new(),
             left_out: Vec::new(),
             reservations: Vec::new(),
         };
         for mut message in fetched {
             batch.reservations.extend(message.reservation.take());
+            let kept = message.before.as_ref().and_then(|before| before.kept);
             let arrival = message::arrival(&message.octets);
-            if context.since.is_some_and(|since| is_before(since, arrival)) {
+            if kept.is_some() {
+                batch.completed.push(record(message, arrival, context));
+            } else if context.since.is_some_and(|since| is_before(since, arrival)) {
                 batch.left_out.push(message.entry.listed());
             } else {
                 batch.messages.push(record(message, arrival, context));

@@ -6,12 +6,15 @@ use time::OffsetDateTime;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
+use uuid::Uuid;
 
 use super::{
     LEASE,
     budget::Budget,
+    dry_run::dry_run,
     error::Error,
     login::Login,
+    record::{Context, quarantined},
     retry::{self, Standing},
     session::{Findings, Sessions},
 };
@@ -26,8 +29,34 @@ use crate::{
     },
 };
 
-/// Sessions after which a pass makes room for other mailboxes, however much is left.
-const MAX_SESSIONS: usize = 50;
+/// Sessions after which a pass makes room for other mailboxes, however much is left; it is due again
+/// at once, behind those that wait longer.
+const MAX_SESSIONS: usize = 20;
+
+/// No session begins so long after the pass did: a slow server keeps its slot no longer than that
+/// and one session.
+const MAX_PASS: Duration = Duration::from_secs(20);
+
+/// Sessions of a pass that may end at messages; what else there is to do is done in one more.
+const MAX_BREAKS: usize = 5;
+
+/// After a session that ended at a message some servers keep the maildrop locked for a moment: this
+/// often it is tried again,
+const MAX_LOCKED: usize = 4;
+
+/// after this long.
+const PAUSE_WHILE_LOCKED: Duration = Duration::from_millis(250);
+
+/// A session that takes longer waits for Postgres: all waits for the server end before
+/// ([`pop3::Deadlines`]).
+const MAX_SESSION: Duration = Duration::from_secs(20 * 60);
+
+/// How long the end of a pass may take to record while Postgres is away; less than the lease has
+/// left at least.
+const RECORD_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Pause between two tries.
+const RECORD_PAUSE: Duration = Duration::from_secs(1);
 
 /// For how long a maildrop is read one command at a time after this error, which came while
 /// commands were sent ahead of replies. A server that loses its place will do so again; a
@@ -56,6 +85,14 @@ fn detail(error: &Error, mailbox: &Mailbox) -> String {
     }
 }
 
+fn failure(error: &Error, mailbox: &Mailbox) -> Failure {
+    Failure {
+        code: error.code(),
+        detail: detail(error, mailbox),
+        auth: error.is_auth_failure(),
+    }
+}
+
 /// A pass over one mailbox.
 #[derive(Debug)]
 pub(super) struct Pass {
@@ -71,10 +108,11 @@ pub(super) struct Pass {
 #[derive(Debug, Default)]
 struct Progress {
     counts: Counts,
-    capabilities: Option<Vec<String>>,
     caught_up: bool,
     /// More is left, and the server lets us come back for it without a pause.
     at_once: bool,
+    /// For how long commands are not to be sent ahead of replies.
+    pipelining_off: Option<Duration>,
     findings: Findings,
     transcript: pop3::Transcript,
 }
@@ -86,6 +124,9 @@ impl Pass {
         let span =
             tracing::info_span!("sync", mailbox_id = %lease.mailbox_id, sync_id = %lease.sync_id);
         async {
+            if let Some(id) = self.claim.dry_run {
+                return self.dry_run(id, stop).await;
+            }
             let mut progress = Progress::default();
             let started = (OffsetDateTime::now_utc(), Instant::now());
             let mailbox = match timeout(LEASE, self.store.mailbox(lease.mailbox_id)).await {
@@ -102,18 +143,77 @@ impl Pass {
                     () = self.keep_lease() => {
                         return tracing::warn!("lost the lease; another worker has the mailbox");
                     }
-                    result = Box::pin(self.sessions(&mailbox, login, &mut progress)) => result,
+                    result = Box::pin(self.sync(&mailbox, login, &mut progress)) => result,
                 },
                 Err(error) if error.is_overtaken() => return self.release().await,
                 Err(error) => Err(error),
             };
-            self.finish(&mailbox, progress, result, started).await;
+            self.finish(&mailbox, progress, result, started, stop).await;
         }
         .instrument(span)
         .await;
     }
 
-    /// Runs sessions until the maildrop is caught up with.
+    /// Counts what there would be to do, instead of doing it.
+    async fn dry_run(&self, id: Uuid, stop: &CancellationToken) {
+        let lease = &self.claim.lease;
+        let mailbox = match timeout(LEASE, self.store.mailbox(lease.mailbox_id)).await {
+            Ok(Ok(mailbox)) => mailbox,
+            Ok(Err(error)) => return tracing::warn!(%error, "cannot read the mailbox"),
+            Err(_) => return tracing::warn!("cannot read the mailbox in time"),
+        };
+        let prepare = Login::prepare(&self.store, &self.tokens, lease, &mailbox.settings);
+        let result = match prepare.await {
+            Ok(login) => {
+                let counting = dry_run(&self.store, &self.connector, &self.claim, &mailbox, &login);
+                let result = tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return self.release().await,
+                    () = self.keep_lease() => {
+                        return tracing::warn!("lost the lease; another worker has the mailbox");
+                    }
+                    result = Box::pin(counting) => result,
+                };
+                match result {
+                    Err(error) => Err(login.judge(error, &self.tokens, lease).await),
+                    counted => counted,
+                }
+            }
+            Err(error) if error.is_overtaken() => return self.release().await,
+            Err(error) => Err(error),
+        };
+        let announced = match &result {
+            Ok((_, capabilities)) => capabilities,
+            Err(_) => &mailbox.capabilities,
+        };
+        let pause = retry::login_delay(announced).unwrap_or_default();
+        let result = match result {
+            Ok((counts, _)) => Ok(counts),
+            Err(error) => Err(failure(&error, &mailbox)),
+        };
+        let finish = self.store.finish_dry_run(lease, id, result, pause);
+        match timeout(LEASE, finish).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "cannot record the end of the dry run"),
+            Err(_) => tracing::warn!("cannot record the end of the dry run in time"),
+        }
+        self.wakeups.wake_events();
+    }
+
+    /// Runs sessions, then settles what did not come in them.
+    async fn sync(
+        &self,
+        mailbox: &Mailbox,
+        login: Login,
+        progress: &mut Progress,
+    ) -> Result<(), Error> {
+        let result = self.sessions(mailbox, login, progress).await;
+        let settled = self.settle_failures(mailbox, progress).await;
+        result.and(settled)
+    }
+
+    /// Runs sessions until the maildrop is caught up with. A session that ends at a message is
+    /// followed by one without that message.
     async fn sessions(
         &self,
         mailbox: &Mailbox,
@@ -122,7 +222,9 @@ impl Pass {
     ) -> Result<(), Error> {
         progress.findings.unique_ids = self.claim.unique_ids;
         let transcript = progress.transcript.clone();
-        let sessions = Sessions {
+        // Where a pass is one session, every other one leaves alone what may end it too soon.
+        let one_session = retry::login_delay(&mailbox.capabilities).is_some();
+        let mut sessions = Sessions {
             store: &self.store,
             wakeups: &self.wakeups,
             connector: &self.connector,
@@ -133,7 +235,13 @@ impl Pass {
             transcript: &transcript,
             pipelining: self.claim.pipelining,
             try_top: self.claim.failures == 0,
+            retrieve: true,
+            retry: !(one_session && self.claim.failures > 0),
         };
+        let began = Instant::now();
+        let (mut breaks, mut locked) = (0, 0);
+        let mut first_break = None;
+        let mut blamed_on_pipelining = None;
         for _ in 0..MAX_SESSIONS {
             let before = progress.counts;
             let session = sessions.run(
@@ -141,22 +249,98 @@ impl Pass {
                 &mut progress.counts,
                 &mut progress.findings,
             );
-            let end = match session.await {
-                Ok(end) => end,
-                Err(error) => {
-                    return Err(login.judge(error, &self.tokens, &self.claim.lease).await);
-                }
+            let Ok(ended) = timeout(MAX_SESSION, session).await else {
+                return Err(store::Error::Silent.into());
             };
-            login.worked();
-            let may_return = retry::login_delay(&end.capabilities).is_none();
-            progress.capabilities = Some(end.capabilities);
-            progress.caught_up = !end.more;
-            progress.at_once = (end.more || end.more_deletions) && may_return;
-            let got_further = dealt_with(&progress.counts) > dealt_with(&before);
-            // The next pass has an access token of its own.
-            if !progress.at_once || !(got_further || end.more_deletions) || !login.is_usable() {
-                break;
+            let findings = &mut progress.findings;
+            let may_return = findings
+                .capabilities
+                .as_ref()
+                .is_none_or(|lines| retry::login_delay(lines).is_none());
+            match ended {
+                Ok(end) => {
+                    login.worked();
+                    progress.caught_up = !end.more;
+                    let got_on = sessions.retrieve || progress.counts.stored > 0;
+                    // A server that forgets deletions would have us come back for ever.
+                    let deletions = end.more_deletions && progress.counts.deleted > 0;
+                    progress.at_once = may_return && (end.more && got_on || deletions);
+                    let got_further = dealt_with(&progress.counts) > dealt_with(&before);
+                    let goes_on = end.more && got_further || end.more_deletions;
+                    // The next pass has an access token of its own.
+                    if !goes_on
+                        || !may_return
+                        || !sessions.retrieve
+                        || !login.is_usable()
+                        || began.elapsed() >= MAX_PASS
+                    {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    let pipelining_failed = std::mem::take(&mut findings.pipelining_failed);
+                    if pipelining_failed {
+                        progress.pipelining_off = Some(without_pipelining(&error));
+                    }
+                    if breaks > 0 && locked < MAX_LOCKED && error.is_in_use() {
+                        locked += 1;
+                        sleep(PAUSE_WHILE_LOCKED).await;
+                        continue;
+                    }
+                    let Some(broke) = findings.broke.take() else {
+                        return Err(login.judge(error, &self.tokens, &self.claim.lease).await);
+                    };
+                    login.worked();
+                    let at = broke.at.map(|entry| entry.unique_id);
+                    if pipelining_failed {
+                        sessions.pipelining = false;
+                        blamed_on_pipelining = at;
+                    } else if at.is_some() && at == blamed_on_pipelining {
+                        progress.pipelining_off = None;
+                    }
+                    if !may_return || !login.is_usable() {
+                        return Err(error);
+                    }
+                    first_break.get_or_insert(error);
+                    breaks += 1;
+                    // However long the first took: else one that stalls would stop the others.
+                    let in_time = breaks == 1 || began.elapsed() < MAX_PASS;
+                    sessions.retrieve = breaks < MAX_BREAKS && in_time;
+                }
             }
+        }
+        match first_break {
+            Some(error) if progress.findings.trials.show_outage() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts what did not come, and sets aside what will not come.
+    async fn settle_failures(
+        &self,
+        mailbox: &Mailbox,
+        progress: &mut Progress,
+    ) -> Result<(), Error> {
+        let failed = progress.findings.trials.judge();
+        if failed.is_empty() {
+            return Ok(());
+        }
+        progress.counts.failed += i64::try_from(failed.len()).unwrap_or(i64::MAX);
+        let lease = &self.claim.lease;
+        for failed in self.store.record_failures(lease, failed).await? {
+            tracing::warn!(
+                reason = failed.reason,
+                "set aside a message that does not come"
+            );
+            let context = Context {
+                mailbox_id: mailbox.id,
+                backlog: !self.claim.backlog_done,
+                notify_backlog: mailbox.settings.notify_backlog,
+                since: None,
+            };
+            self.store
+                .set_aside(lease, quarantined(failed, context))
+                .await?;
         }
         Ok(())
     }
@@ -193,13 +377,14 @@ impl Pass {
         progress: Progress,
         result: Result<(), Error>,
         (started_at, started): (OffsetDateTime, Instant),
+        stop: &CancellationToken,
     ) {
         let Progress {
             counts,
-            capabilities,
             caught_up,
             at_once,
-            findings,
+            pipelining_off,
+            findings: Findings { capabilities, .. },
             transcript,
         } = progress;
         let elapsed = started.elapsed();
@@ -208,7 +393,7 @@ impl Pass {
         let login_delay = retry::login_delay(announced);
         let (failure, next_in) = match &result {
             Ok(()) => {
-                let next_in = after_success(mailbox, at_once);
+                let next_in = after_success(mailbox, at_once, announced);
                 (None, Some(next_in.max(login_delay.unwrap_or_default())))
             }
             Err(error) => {
@@ -219,14 +404,7 @@ impl Pass {
                     login_delay,
                 };
                 let next_in = retry::after_failure(error, standing);
-                (
-                    Some(Failure {
-                        code: error.code(),
-                        detail: detail(error, mailbox),
-                        auth,
-                    }),
-                    next_in,
-                )
+                (Some(failure(error, mailbox)), next_in)
             }
         };
         let code = failure.as_ref().map_or("ok", |failure| failure.code);
@@ -241,6 +419,14 @@ impl Pass {
                 failed = counts.failed,
                 "synced"
             ),
+            // Told of once for all mailboxes.
+            Some(_) if result.as_ref().is_err_and(Error::is_outage) => {
+                tracing::debug!(
+                    elapsed_ms,
+                    stored = counts.stored,
+                    "no sync without Postgres"
+                );
+            }
             Some(failure) => tracing::warn!(
                 elapsed_ms,
                 stored = counts.stored,
@@ -256,18 +442,31 @@ impl Pass {
             capabilities,
             caught_up,
             next_in,
-            pipelining_off_for: match &result {
-                Err(error) if findings.pipelining_failed => Some(without_pipelining(error)),
-                _ => None,
-            },
+            pipelining_off_for: pipelining_off,
             transcript: serde_json::to_value(transcript.record()).unwrap_or_default(),
         };
-        match timeout(LEASE, self.store.finish_pass(&self.claim.lease, &outcome)).await {
+        match timeout(RECORD_PATIENCE, self.record(&outcome, stop)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "cannot record the end of the pass"),
-            Err(_) => tracing::warn!("cannot record the end of the pass in time"),
+            Err(_) => tracing::debug!("cannot record the end of the pass in time"),
         }
         self.wakeups.wake_events();
+    }
+
+    /// Tries until Postgres is back: else the mailbox would wait for the end of the lease.
+    async fn record(
+        &self,
+        outcome: &Outcome,
+        stop: &CancellationToken,
+    ) -> Result<(), store::Error> {
+        loop {
+            match self.store.finish_pass(&self.claim.lease, outcome).await {
+                Err(error) if error.is_unavailable() && !stop.is_cancelled() => {
+                    sleep(RECORD_PAUSE).await;
+                }
+                recorded => return recorded,
+            }
+        }
     }
 }
 
@@ -276,10 +475,11 @@ fn dealt_with(counts: &Counts) -> i64 {
     counts.stored + counts.matched + counts.skipped
 }
 
-fn after_success(mailbox: &Mailbox, at_once: bool) -> Duration {
+fn after_success(mailbox: &Mailbox, at_once: bool, announced: &[String]) -> Duration {
     if at_once {
         return Duration::ZERO;
     }
     let seconds = mailbox.settings.poll_interval_seconds.unsigned_abs();
-    retry::jitter(Duration::from_secs(seconds.into()))
+    let interval = retry::jitter(Duration::from_secs(seconds.into()));
+    interval.min(retry::half_expiry(announced).unwrap_or(Duration::MAX))
 }

@@ -4,12 +4,15 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::{
-    pop3::MessageNumber,
+    pop3::{self, MessageNumber},
     store::{
         mailboxes::{InitialSync, Settings},
         maildrop::{Known, Listed},
     },
 };
+
+/// Longer messages are not asked for only to see whether they come.
+const MAX_CONTROL_OCTETS: u64 = 1 << 20;
 
 /// A listed message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +21,16 @@ pub(super) struct Entry {
     pub(super) number: MessageNumber,
     pub(super) unique_id: Vec<u8>,
     pub(super) octets: u64,
+}
+
+impl From<pop3::Entry> for Entry {
+    fn from(entry: pop3::Entry) -> Self {
+        Self {
+            number: entry.number,
+            unique_id: entry.unique_id.as_bytes().to_vec(),
+            octets: entry.octets,
+        }
+    }
 }
 
 impl Entry {
@@ -43,13 +56,30 @@ pub(super) struct Plan {
     pub(super) more: bool,
 }
 
-/// Plans a session. `first`: nothing of this maildrop was dealt with before.
-pub(super) fn plan(
-    listing: &[Entry],
-    known: &HashMap<Vec<u8>, Known>,
-    settings: &Settings,
-    first: bool,
-) -> Plan {
+/// What a session starts from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Situation<'a> {
+    pub(super) listing: &'a [Entry],
+    pub(super) known: &'a HashMap<Vec<u8>, Known>,
+    /// What failed before is asked for again.
+    pub(super) retry: bool,
+    /// What is not asked for again in this pass.
+    pub(super) tried: &'a HashSet<Vec<u8>>,
+    pub(super) settings: &'a Settings,
+    /// Nothing of this maildrop was dealt with before.
+    pub(super) first: bool,
+}
+
+/// Plans a session.
+pub(super) fn plan(situation: Situation<'_>) -> Plan {
+    let Situation {
+        listing,
+        known,
+        retry,
+        tried,
+        settings,
+        first,
+    } = situation;
     let mut plan = Plan::default();
     let wanted_from = match settings.initial_sync {
         InitialSync::LastN(n) if first => listing.len().saturating_sub(n as usize),
@@ -60,12 +90,14 @@ pub(super) fn plan(
     let (mut fresh, mut failed_before) = (Vec::new(), Vec::new());
     for (position, entry) in listing.iter().enumerate() {
         // RFC 1939 lets copies of a message share a unique-id: the first stands for all.
-        if !seen.insert(&entry.unique_id) {
+        if !seen.insert(&entry.unique_id) || tried.contains(&entry.unique_id) {
             continue;
         }
         match known.get(&entry.unique_id) {
-            Some(known) if known.settled => {}
-            Some(known) => failed_before.push((known.failures, entry)),
+            // One that is kept in part, and too long by now, has its head.
+            Some(known) if known.settled && (!known.due || is_oversize(entry, settings)) => {}
+            Some(known) if retry => failed_before.push((known.failures, entry)),
+            Some(_) => {}
             None if position < wanted_from => plan.skip.push(entry.clone()),
             None => fresh.push(entry),
         }
@@ -84,6 +116,36 @@ pub(super) fn plan(
     plan
 }
 
+/// A stored message that shows, if it comes, that the line and the server work: the smallest.
+pub(super) fn control<'a>(
+    listing: &'a [Entry],
+    known: &HashMap<Vec<u8>, Known>,
+) -> Option<&'a Entry> {
+    let stored = listing.iter().filter(|entry| {
+        known
+            .get(&entry.unique_id)
+            .is_some_and(|known| known.stored && entry.octets <= MAX_CONTROL_OCTETS)
+    });
+    stored.min_by_key(|entry| entry.octets)
+}
+
+/// The messages whose deletion from the server is due.
+pub(super) fn deletions<'a>(
+    listing: &'a [Entry],
+    known: &HashMap<Vec<u8>, Known>,
+) -> Vec<&'a Entry> {
+    let due = listing.iter().filter(|entry| {
+        known
+            .get(&entry.unique_id)
+            .is_some_and(|known| known.delete)
+    });
+    due.collect()
+}
+
+fn is_oversize(entry: &Entry, settings: &Settings) -> bool {
+    entry.octets > settings.max_message_bytes.unsigned_abs()
+}
+
 /// Takes what fits into one session; a first message fits whatever its size.
 fn fill<'a>(plan: &mut Plan, wanted: impl IntoIterator<Item = &'a Entry>, settings: &Settings) {
     let max_messages = settings.max_messages_per_session.unsigned_abs() as usize;
@@ -94,7 +156,7 @@ fn fill<'a>(plan: &mut Plan, wanted: impl IntoIterator<Item = &'a Entry>, settin
         .map(|entry| entry.octets)
         .fold(0, u64::saturating_add);
     for entry in wanted {
-        if entry.octets > settings.max_message_bytes.unsigned_abs() {
+        if is_oversize(entry, settings) {
             plan.oversize.push(entry.clone());
             continue;
         }
@@ -115,16 +177,37 @@ mod tests {
 
     const SETTLED: Known = Known {
         settled: true,
+        stored: true,
+        due: false,
         delete: false,
         failures: 0,
         dele_count: 0,
     };
     const FAILED: Known = Known {
         settled: false,
+        stored: false,
+        due: false,
         delete: false,
         failures: 1,
         dele_count: 0,
     };
+
+    /// A plan where nothing failed before.
+    fn planned(
+        listing: &[Entry],
+        known: &HashMap<Vec<u8>, Known>,
+        settings: &Settings,
+        first: bool,
+    ) -> Plan {
+        plan(Situation {
+            listing,
+            known,
+            retry: true,
+            tried: &HashSet::new(),
+            settings,
+            first,
+        })
+    }
 
     fn settings(initial_sync: InitialSync) -> Settings {
         Settings {
@@ -177,7 +260,7 @@ mod tests {
     #[test]
     fn settled_messages_are_not_fetched_again() {
         let listing = listing(&[("a", 1), ("b", 1), ("c", 1)]);
-        let plan = plan(
+        let plan = planned(
             &listing,
             &known(&[("b", SETTLED)]),
             &settings(InitialSync::All),
@@ -195,7 +278,7 @@ mod tests {
             ..FAILED
         };
         let known = known(&[("a", twice), ("b", FAILED)]);
-        let plan = plan(&listing, &known, &settings(InitialSync::All), false);
+        let plan = planned(&listing, &known, &settings(InitialSync::All), false);
         assert_eq!(ids(&plan.fetch), ["c", "d", "b"], "the least failed first");
         assert!(!plan.more);
     }
@@ -206,12 +289,12 @@ mod tests {
         let by_octets = listing(&[("a", 900), ("b", 900)]);
         let mut settings = settings(InitialSync::All);
         for (listing, fetched) in [(&by_count, 3), (&by_octets, 1)] {
-            let plan = plan(listing, &HashMap::new(), &settings, true);
+            let plan = planned(listing, &HashMap::new(), &settings, true);
             assert_eq!((plan.fetch.len(), plan.more), (fetched, true));
         }
         settings.max_bytes_per_session = 10;
         assert_eq!(
-            plan(&by_octets, &HashMap::new(), &settings, true)
+            planned(&by_octets, &HashMap::new(), &settings, true)
                 .fetch
                 .len(),
             1
@@ -221,7 +304,7 @@ mod tests {
     #[test]
     fn oversize_messages_are_set_apart_and_do_not_count() {
         let listing = listing(&[("a", 1001), ("b", 1), ("c", 1), ("d", 1)]);
-        let plan = plan(&listing, &HashMap::new(), &settings(InitialSync::All), true);
+        let plan = planned(&listing, &HashMap::new(), &settings(InitialSync::All), true);
         assert_eq!(
             (ids(&plan.oversize), ids(&plan.fetch)),
             (vec!["a"], vec!["b", "c", "d"])
@@ -238,9 +321,9 @@ mod tests {
             (InitialSync::LastN(1), vec!["c"], vec!["a", "b"]),
         ];
         for (initial_sync, fetched, skipped) in cases {
-            let first = plan(&listing, &HashMap::new(), &settings(initial_sync), true);
+            let first = planned(&listing, &HashMap::new(), &settings(initial_sync), true);
             assert_eq!((ids(&first.fetch), ids(&first.skip)), (fetched, skipped));
-            let later = plan(&listing, &HashMap::new(), &settings(initial_sync), false);
+            let later = planned(&listing, &HashMap::new(), &settings(initial_sync), false);
             assert_eq!(
                 ids(&later.fetch),
                 ["a", "b", "c"],
@@ -252,7 +335,51 @@ mod tests {
     #[test]
     fn repeated_unique_id_is_fetched_once() {
         let listing = listing(&[("a", 1), ("a", 1), ("b", 1)]);
-        let plan = plan(&listing, &HashMap::new(), &settings(InitialSync::All), true);
+        let plan = planned(&listing, &HashMap::new(), &settings(InitialSync::All), true);
         assert_eq!(ids(&plan.fetch), ["a", "b"]);
+    }
+
+    #[test]
+    fn message_that_is_kept_in_part_is_fetched_when_its_time_has_come() {
+        let listing = listing(&[("a", 1), ("b", 1), ("c", 1001)]);
+        let due = Known {
+            due: true,
+            stored: false,
+            ..SETTLED
+        };
+        let known = known(&[("a", due), ("b", SETTLED), ("c", due)]);
+        let settings = settings(InitialSync::All);
+        let mut situation = Situation {
+            listing: &listing,
+            known: &known,
+            retry: true,
+            tried: &HashSet::new(),
+            settings: &settings,
+            first: false,
+        };
+        let again = plan(situation);
+        assert_eq!(
+            (ids(&again.fetch), again.oversize),
+            (vec!["a"], vec![]),
+            "and one that is too long by now stays as it is"
+        );
+        let tried = HashSet::from([b"a".to_vec()]);
+        situation.tried = &tried;
+        assert_eq!(plan(situation), Plan::default(), "once in a pass");
+    }
+
+    #[test]
+    fn control_is_the_smallest_message_that_is_stored() {
+        let listing = listing(&[("left out", 1), ("large", 9), ("small", 3), ("new", 2)]);
+        let left_out = Known {
+            stored: false,
+            ..SETTLED
+        };
+        let known = known(&[
+            ("left out", left_out),
+            ("large", SETTLED),
+            ("small", SETTLED),
+        ]);
+        assert_eq!(control(&listing, &known), Some(&listing[2]));
     }
 }

@@ -6,13 +6,14 @@ use super::{
     budget::Budget,
     error::Error,
     ingest::{Batch, Fetched, Ingest},
-    plan::{Entry, Plan, plan},
+    plan::{self, Entry, Plan, Situation, plan},
     record::Context,
     since::Wanted,
+    trials::{Failure, Trials},
 };
 use crate::{
     connection,
-    pop3::{self, Connector, Credentials, Listing},
+    pop3::{self, Connector, Credentials, Listing, Retrieved},
     store::{
         Store,
         leases::{Counts, Lease},
@@ -20,6 +21,7 @@ use crate::{
         maildrop::{Known, Listed, UniqueIds},
         messages::MessageState,
         rematch::CurrentListing,
+        unsettled::Retry,
         wakeups::Wakeups,
     },
 };
@@ -48,6 +50,10 @@ pub(super) struct Sessions<'a> {
     pub(super) pipelining: bool,
     /// Nothing went wrong in the last pass: some servers do not survive TOP.
     pub(super) try_top: bool,
+    /// Messages may be asked for: not once too many sessions ended at some.
+    pub(super) retrieve: bool,
+    /// Those that failed before may be asked for again.
+    pub(super) retry: bool,
 }
 
 /// What a session found out of use to the next, however it ended.
@@ -59,6 +65,37 @@ pub(super) struct Findings {
     pub(super) pipelining_failed: bool,
     /// Unique-ids that DELE was sent for: once in a pass, whatever the next listing says.
     deletion_tried: HashSet<Vec<u8>>,
+    /// What the server announced after login.
+    pub(super) capabilities: Option<Vec<String>>,
+    /// The messages that failed before.
+    pub(super) retries: HashMap<Vec<u8>, Retry>,
+    pub(super) trials: Trials,
+    /// Postgres refused a message of a batch.
+    pub(super) one_by_one: bool,
+    /// The session ended while messages were fetched.
+    pub(super) broke: Option<Break>,
+}
+
+/// Where a session ended while messages were fetched.
+#[derive(Debug)]
+pub(super) struct Break {
+    /// With this message; `None` if that is no sign against it.
+    pub(super) at: Option<Entry>,
+}
+
+impl Break {
+    pub(super) fn at(entry: Option<&Entry>, error: &pop3::Error, some_came: bool) -> Self {
+        // The time of a session may be up because of all that came before.
+        let time_is_up = matches!(
+            error,
+            pop3::Error::Timeout {
+                wait: pop3::Wait::Session,
+                ..
+            }
+        );
+        let at = entry.filter(|_| !(time_is_up && some_came));
+        Self { at: at.cloned() }
+    }
 }
 
 /// How the TRANSACTION state ended.
@@ -71,8 +108,6 @@ struct Done {
 /// How a session ended.
 #[derive(Debug)]
 pub(super) struct SessionEnd {
-    /// What the server announced after login.
-    pub(super) capabilities: Vec<String>,
     /// Messages are left for a next session.
     pub(super) more: bool,
     /// Deletions are.
@@ -93,10 +128,10 @@ impl Sessions<'_> {
             .connector
             .open(&server, credentials, self.transcript)
             .await?;
-        let capabilities = session.capabilities().lines.clone();
+        findings.capabilities = Some(session.capabilities().lines.clone());
         let done = self.transact(&mut session, counts, findings).await;
         if let Err(Error::Pop3(error)) = &done {
-            findings.pipelining_failed = session.pipelining_failed(error);
+            Self::judge_break(&session, error, findings);
         }
         let Done {
             more,
@@ -109,10 +144,20 @@ impl Sessions<'_> {
             tracing::info!(%error, "the session ended without a reply to QUIT");
         }
         Ok(SessionEnd {
-            capabilities,
             more,
             more_deletions,
         })
+    }
+
+    /// Whose fault it is that the session ended: that of commands sent ahead of replies, or of the
+    /// message that it ended with.
+    fn judge_break(session: &pop3::Session, error: &pop3::Error, findings: &mut Findings) {
+        if session.pipelining_failed(error) {
+            findings.pipelining_failed = true;
+        } else if let Some(Break { at: Some(entry) }) = &findings.broke {
+            let before = findings.retries.get(&entry.unique_id);
+            findings.trials.failed(entry, Failure::broke(error), before);
+        }
     }
 
     /// All between login and QUIT.
@@ -124,43 +169,55 @@ impl Sessions<'_> {
     ) -> Result<Done, Error> {
         let settings = &self.mailbox.settings;
         let listing = self.list(session, findings).await?;
-        let entries: Vec<Entry> = listing
-            .entries
-            .into_iter()
-            .map(|e| Entry {
-                number: e.number,
-                unique_id: e.unique_id.as_bytes().to_vec(),
-                octets: e.octets,
-            })
-            .collect();
+        let entries: Vec<Entry> = listing.entries.into_iter().map(Entry::from).collect();
         let unique_ids: Vec<Vec<u8>> = entries.iter().map(|e| e.unique_id.clone()).collect();
         counts.listed = i64::try_from(entries.len()).expect("memory is smaller than 2^63");
 
         let known = self.compare(&unique_ids).await?;
+        if known.values().any(|known| known.due || !known.settled) {
+            findings.retries = self.store.retries(self.lease).await?;
+        }
         let before = *counts;
         let wanted = match settings.initial_sync {
-            InitialSync::Since(since) if self.backlog && self.try_top => {
+            InitialSync::Since(since) if self.backlog && self.try_top && self.retrieve => {
                 self.leave_out_old(session, &entries, &known, since, counts)
                     .await?
             }
             _ => Wanted::all(&entries),
         };
-        let mut plan = plan(
-            &wanted.entries,
-            &known,
+        let mut plan = plan(Situation {
+            listing: &wanted.entries,
+            known: &known,
+            retry: self.retry,
+            tried: findings.trials.tried(),
             settings,
-            self.backlog && known.is_empty(),
-        );
+            first: self.backlog && known.is_empty(),
+        });
         plan.more |= wanted.more;
+        if !self.retrieve {
+            plan.more |= !plan.fetch.is_empty();
+            (plan.fetch, plan.oversize) = (Vec::new(), Vec::new());
+        }
         self.leave_out(&plan.skip, counts).await?;
         let skipped_unread = counts.skipped;
         let current = CurrentListing {
             settled: count(known.values().filter(|known| known.settled)),
             unique_ids: unique_ids.iter().cloned().collect(),
         };
-        self.carry_out(session, &plan, &known, &current, counts)
+        self.carry_out(session, &plan, &known, &current, counts, findings)
             .await?;
 
+        // What was stored just now may be due for deletion too.
+        let idle = plan.fetch.is_empty() && plan.oversize.is_empty();
+        let known = if idle {
+            known
+        } else {
+            self.compare(&unique_ids).await?
+        };
+        if self.retrieve && findings.trials.need_control() {
+            self.fetch_control(session, &entries, &known, findings)
+                .await?;
+        }
         let matched = counts.matched > before.matched;
         let mut more_deletions = false;
         if plan.more {
@@ -173,17 +230,10 @@ impl Sessions<'_> {
         }
         // Nor does it say which copy is which. And nothing is deleted in the middle of a reset.
         if listing.complete && !(matched && plan.more) {
-            // What was stored just now may be due for deletion too.
-            let idle = plan.fetch.is_empty() && plan.oversize.is_empty();
-            let known = if idle {
-                known
-            } else {
-                self.compare(&unique_ids).await?
-            };
             more_deletions = self.delete_due(session, &entries, &known, findings).await?;
         }
         // What was retrieved only to tell messages apart may be not committed yet.
-        let all_stored = !plan.more && counts.failed == before.failed;
+        let all_stored = !plan.more && findings.trials.tried().is_empty();
         // What was retrieved and then left out never will be.
         let left_out = counts.skipped > skipped_unread;
         Ok(Done {
@@ -198,10 +248,7 @@ impl Sessions<'_> {
         session: &mut pop3::Session,
         findings: &mut Findings,
     ) -> Result<Listing, Error> {
-        let before = findings.unique_ids.map(|source| match source {
-            UniqueIds::Uidl => pop3::UniqueIds::Uidl,
-            UniqueIds::Digests => pop3::UniqueIds::Digests,
-        });
+        let before = findings.unique_ids.map(connection::unique_ids);
         let listing = session.listing(before).await?;
         if let Some(fault) = listing.fault {
             tracing::warn!(%fault, "the listing is incomplete, so that nothing is deleted");
@@ -251,6 +298,7 @@ impl Sessions<'_> {
         known: &HashMap<Vec<u8>, Known>,
         listing: &CurrentListing,
         counts: &mut Counts,
+        findings: &mut Findings,
     ) -> Result<(), Error> {
         let settings = &self.mailbox.settings;
         let since = match settings.initial_sync {
@@ -271,20 +319,39 @@ impl Sessions<'_> {
             listing,
             context,
             max_message_octets: settings.max_message_bytes.unsigned_abs(),
+            one_by_one: findings.one_by_one,
         };
-        let mut failed = Vec::new();
-        let ingested = ingest.run(session, &plan.fetch, counts, &mut failed).await;
-        if !failed.is_empty() {
-            // Also when the session ended with it: else every pass would end there.
-            self.store
-                .record_failed_messages(self.lease, &failed)
-                .await?;
-            counts.failed += count(&failed);
-        }
-        ingested?;
+        ingest.run(session, &plan.fetch, counts, findings).await?;
         // Last, since some servers do not survive a TOP.
-        self.store_oversize(session, &plan.oversize, known, &ingest, counts)
+        let oversize = &plan.oversize;
+        self.store_oversize(session, oversize, known, &ingest, counts, findings)
             .await
+    }
+
+    /// Asks for a message that is stored, to see whether the line and the server work.
+    async fn fetch_control(
+        &self,
+        session: &mut pop3::Session,
+        entries: &[Entry],
+        known: &HashMap<Vec<u8>, Known>,
+        findings: &mut Findings,
+    ) -> Result<(), Error> {
+        let Some(entry) = plan::control(entries, known) else {
+            return Ok(());
+        };
+        let mut retrieval = session.retrieve([(entry.number, entry.octets)]);
+        let came = async {
+            let reply = retrieval.next().await?;
+            // Past its octets.
+            retrieval.next().await?;
+            Ok::<_, pop3::Error>(matches!(reply, Some(Retrieved::Body { .. })))
+        };
+        let came = came.await.inspect_err(|_| {
+            findings.trials.control(false);
+            findings.broke = Some(Break { at: None });
+        })?;
+        findings.trials.control(came);
+        Ok(())
     }
 
     /// Keeps the head of messages that are too long.
@@ -295,6 +362,7 @@ impl Sessions<'_> {
         known: &HashMap<Vec<u8>, Known>,
         ingest: &Ingest<'_>,
         counts: &mut Counts,
+        findings: &mut Findings,
     ) -> Result<(), Error> {
         for entry in oversize {
             let failures = known
@@ -312,12 +380,15 @@ impl Sessions<'_> {
                     .record_failed_messages(self.lease, &failed)
                     .await?;
                 counts.failed += 1;
+                findings.trials.leave(entry);
+                findings.broke = Some(Break { at: None });
             }
             let octets = head?.unwrap_or_default();
             let fetched = Fetched {
                 entry: entry.clone(),
                 octets,
                 state: MessageState::Oversize,
+                before: findings.retries.get(&entry.unique_id).cloned(),
                 reservation: None,
             };
             let batch = Batch::parse(vec![fetched], ingest.context);
@@ -334,17 +405,13 @@ impl Sessions<'_> {
         known: &HashMap<Vec<u8>, Known>,
         findings: &mut Findings,
     ) -> Result<bool, Error> {
-        let (mut due, mut forgotten) = (Vec::new(), 0);
-        for entry in entries {
-            let Some(known) = known.get(&entry.unique_id).filter(|known| known.delete) else {
-                continue;
-            };
-            if findings.deletion_tried.contains(&entry.unique_id) {
-                continue;
-            }
-            forgotten += u64::from(known.dele_count == MANY_DELETIONS);
-            due.push(entry);
-        }
+        let mut due = plan::deletions(entries, known);
+        due.retain(|entry| !findings.deletion_tried.contains(&entry.unique_id));
+        let in_vain = due.iter().filter(|entry| {
+            let known = known.get(&entry.unique_id);
+            known.is_some_and(|known| known.dele_count == MANY_DELETIONS)
+        });
+        let forgotten = in_vain.count();
         if forgotten > 0 {
             tracing::warn!(
                 forgotten,

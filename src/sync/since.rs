@@ -50,8 +50,12 @@ impl Sessions<'_> {
             .iter()
             .cloned()
             .partition(|entry| known.contains_key(&entry.unique_id));
-        let enough =
-            wanted.len() + self.mailbox.settings.max_messages_per_session.unsigned_abs() as usize;
+        let enough = wanted.len()
+            + self
+                .mailbox
+                .settings
+                .max_messages_per_session
+                .unsigned_abs() as usize;
         let mut looked_at = 0;
         for batch in unknown.chunks(BATCH) {
             if wanted.len() >= enough || looked_at >= MAX_HEADS {

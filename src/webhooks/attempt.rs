@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 use time::OffsetDateTime;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     Settings,
@@ -127,7 +127,9 @@ impl Sender {
     ) -> Result<(), store::Error> {
         let deadline = Instant::now() + RECORD_PATIENCE;
         loop {
-            match self.store.record_attempt(due, attempt, verdict).await {
+            let record = self.store.record_attempt(due, attempt, verdict);
+            let recorded = timeout_at(deadline, record).await;
+            match recorded.unwrap_or(Err(store::Error::Silent)) {
                 Err(store::Error::Database(_)) if Instant::now() < deadline => {
                     tokio::time::sleep(RECORD_PAUSE).await;
                 }

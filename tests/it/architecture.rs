@@ -15,13 +15,25 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("pop3", &["egress"]),
     ("store", &[]),
     ("connection", &["pop3", "store"]),
+    ("parsed", &["message", "store"]),
     ("oauth", &["egress", "store"]),
-    ("sync", &["connection", "message", "oauth", "pop3", "store"]),
+    (
+        "sync",
+        &["connection", "message", "oauth", "parsed", "pop3", "store"],
+    ),
     ("webhooks", &["egress", "store"]),
     ("check", &["config", "egress", "pop3"]),
     (
         "api",
-        &["check", "connection", "message", "oauth", "pop3", "store"],
+        &[
+            "check",
+            "connection",
+            "message",
+            "oauth",
+            "parsed",
+            "pop3",
+            "store",
+        ],
     ),
 ];
 

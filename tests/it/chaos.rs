@@ -12,9 +12,12 @@ use tokio::{
     time::timeout,
 };
 
+mod batches;
 mod cuts;
+mod dry_run;
 mod outcomes;
 mod program;
+mod quarantine;
 mod server;
 mod store;
 

@@ -10,6 +10,7 @@ mod chaos;
 mod check;
 mod interop;
 mod message;
+mod outages;
 mod pop3;
 mod private_postgres;
 mod real;

@@ -1,22 +1,15 @@
 //! The private Postgres, also as root.
 
-use std::os::unix::fs::PermissionsExt;
-
 use popbridge::{
     postgres::PrivatePostgres,
     store::{MasterKey, Store},
 };
 
+use crate::support::cluster::reachable_dir;
+
 fn open(url: &str) -> Store {
     let key = MasterKey::from_base64(&MasterKey::generate()).unwrap();
     Store::new(url, key).unwrap()
-}
-
-/// A directory that the server's unprivileged user can reach, unlike `tempfile`'s default.
-fn reachable_dir() -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o711)).unwrap();
-    dir
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use popbridge::{
         syncs::Sync,
         wakeups::Wakeups,
     },
-    sync::Pool,
+    sync::{Limits, Pool},
 };
 use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
@@ -21,17 +21,18 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::support::{
+    any_host,
     database::Database,
     eventually,
     pop3_peer::{Answer, Peer, Running, connector, loopback},
 };
 
 mod oauth;
+mod odd_servers;
+mod scheduling;
+mod uidl_reset;
 
 const LEASE: Duration = Duration::from_secs(60);
-
-mod odd_servers;
-mod uidl_reset;
 
 /// A store and a pool of sync workers over it.
 struct Engine {
@@ -55,8 +56,11 @@ impl Engine {
             Wakeups::default(),
             connector(deadlines),
             AccessTokens::new(store.clone(), loopback()).unwrap(),
-            4,
-            64 << 20,
+            Limits {
+                sessions: 4,
+                sessions_per_host: 4,
+                memory: 64 << 20,
+            },
         );
         let stop = CancellationToken::new();
         let stopped = stop.clone();
@@ -188,9 +192,8 @@ async fn message_cut_by_the_end_of_the_connection_is_not_stored() {
         .start()
         .await;
     let pass = engine.first_pass(&peer, |_| {}).await;
-    assert_eq!(pass.error(), Some("connection_closed"));
+    assert_eq!((pass.error(), pass.sync.failed), (None, 1));
     assert_eq!(pass.stored, 1, "what was whole is kept");
-    assert_eq!(peer.count("QUIT"), 0, "a server might take QUIT as popped");
 }
 
 #[tokio::test]
@@ -208,7 +211,11 @@ async fn message_that_the_server_refuses_does_not_block_the_others() {
 
     let second = engine.next_pass(&first).await;
     assert_eq!((second.stored, second.sync.failed), (1, 1));
-    assert_eq!(peer.count("RETR 2"), 1, "and they are not fetched again");
+    assert_eq!(
+        (second.sync.stored, peer.count("RETR 2")),
+        (0, 2),
+        "they are asked for again only to see whether the server works"
+    );
 }
 
 #[tokio::test]
@@ -288,15 +295,47 @@ async fn message_that_ends_the_session_does_not_block_those_behind_it() {
     let peer = peer.start().await;
     let first = engine.first_pass(&peer, |_| {}).await;
     assert_eq!(
-        (first.error(), first.stored),
-        (Some("connection_closed"), 1)
+        (first.error(), first.stored, first.sync.failed),
+        (None, 2, 1),
+        "the third comes in a session of its own"
     );
+}
 
+#[tokio::test]
+async fn message_that_stalls_is_set_aside_after_three_passes() {
+    let engine = Engine::start().await;
+    let stalled = Answer::Hang(b"+OK\r\nSubject: half a mess".to_vec());
+    let peer = Peer::new(pop3::Tls::Implicit).answer("RETR 2", stalled);
+    let peer = peer.start().await;
+    let mut pass = engine.first_pass(&peer, |_| {}).await;
+    for _ in 1..3 {
+        assert_eq!((pass.error(), pass.stored, pass.sync.failed), (None, 1, 1));
+        pass = engine.next_pass(&pass).await;
+    }
+    assert_eq!((pass.error(), pass.stored, pass.sync.failed), (None, 2, 1));
+    let tries = peer.count("RETR 2");
+    let pass = engine.next_pass(&pass).await;
+    assert_eq!((pass.sync.failed, peer.count("RETR 2")), (0, tries));
+}
+
+#[tokio::test]
+async fn deletions_are_done_where_each_pass_has_but_one_session() {
+    let engine = Engine::start().await;
+    let cut = Answer::Close(b"+OK\r\nSubject: half a mess".to_vec());
+    let peer = Peer::new(pop3::Tls::Implicit)
+        .capabilities(&["USER", "UIDL", "LOGIN-DELAY 60"])
+        .answer("RETR 2", cut)
+        .start()
+        .await;
+    let delete = |settings: &mut Settings| settings.delete_policy = DeletePolicy::AfterStore;
+    let first = engine.first_pass(&peer, delete).await;
+    assert_eq!(first.error(), Some("connection_closed"));
+    assert_eq!((peer.count("DELE 1"), peer.count("QUIT")), (0, 0));
     let second = engine.next_pass(&first).await;
-    assert_eq!(
-        second.stored, 2,
-        "the third message came before the second was tried again"
-    );
+    assert_eq!(second.error(), None);
+    assert_eq!((peer.count("DELE 1"), peer.count("QUIT")), (1, 1));
+    let third = engine.next_pass(&second).await;
+    assert_eq!(third.error(), Some("connection_closed"), "it has its turn");
 }
 
 #[tokio::test]
@@ -450,7 +489,10 @@ async fn idle_mailbox() -> (Database, Store, uuid::Uuid) {
 #[tokio::test]
 async fn claimed_mailbox_is_claimed_by_nobody_else() {
     let (_database, store, mailbox) = idle_mailbox().await;
-    let claims = store.claim_due_mailboxes(10, LEASE).await.unwrap();
+    let claims = store
+        .claim_due_mailboxes(10, LEASE, &any_host())
+        .await
+        .unwrap();
     assert_eq!(
         claims
             .iter()
@@ -460,7 +502,7 @@ async fn claimed_mailbox_is_claimed_by_nobody_else() {
     );
     assert!(
         store
-            .claim_due_mailboxes(10, LEASE)
+            .claim_due_mailboxes(10, LEASE, &any_host())
             .await
             .unwrap()
             .is_empty()
@@ -470,8 +512,16 @@ async fn claimed_mailbox_is_claimed_by_nobody_else() {
 #[tokio::test]
 async fn expired_lease_is_taken_over_and_the_late_worker_writes_nothing() {
     let (_database, store, mailbox) = idle_mailbox().await;
-    let late = store.claim_due_mailboxes(1, Duration::ZERO).await.unwrap()[0].lease;
-    let current = store.claim_due_mailboxes(1, LEASE).await.unwrap()[0].lease;
+    let late = store
+        .claim_due_mailboxes(1, Duration::ZERO, &any_host())
+        .await
+        .unwrap()[0]
+        .lease;
+    let current = store
+        .claim_due_mailboxes(1, LEASE, &any_host())
+        .await
+        .unwrap()[0]
+        .lease;
     assert!(current.token > late.token);
 
     let outcome = Outcome {
@@ -489,7 +539,12 @@ async fn expired_lease_is_taken_over_and_the_late_worker_writes_nothing() {
     };
     lost(store.renew_lease(&late, LEASE).await);
     lost(store.finish_pass(&late, &outcome).await);
-    lost(store.store_messages(&late, Vec::new(), &CurrentListing::default()).await.map(|_| ()));
+    lost(
+        store
+            .store_messages(&late, Vec::new(), &CurrentListing::default())
+            .await
+            .map(|_| ()),
+    );
     lost(store.skip_messages(&late, &[]).await);
     lost(store.record_dele_sent(&late, &[]).await);
     lost(store.release_lease(&late).await);
@@ -510,8 +565,11 @@ async fn stopped_worker_gives_its_mailbox_back_at_once() {
         Wakeups::default(),
         connector(Deadlines::default()),
         AccessTokens::new(store.clone(), loopback()).unwrap(),
-        1,
-        64 << 20,
+        Limits {
+            sessions: 1,
+            sessions_per_host: 1,
+            memory: 64 << 20,
+        },
     );
     let stop = CancellationToken::new();
     let stopped = stop.clone();
@@ -527,17 +585,28 @@ async fn stopped_worker_gives_its_mailbox_back_at_once() {
     .await;
     stop.cancel();
     running.await.unwrap();
-    let claims = store.claim_due_mailboxes(1, LEASE).await.unwrap();
+    let claims = store
+        .claim_due_mailboxes(1, LEASE, &any_host())
+        .await
+        .unwrap();
     assert_eq!(claims.len(), 1, "no need to wait for the lease to end");
 }
 
 #[tokio::test]
 async fn message_that_is_listed_again_is_present_again() {
     let (_database, store, mailbox) = idle_mailbox().await;
-    let lease = store.claim_due_mailboxes(1, LEASE).await.unwrap()[0].lease;
+    let lease = store
+        .claim_due_mailboxes(1, LEASE, &any_host())
+        .await
+        .unwrap()[0]
+        .lease;
     let listed = [b"uid-1".to_vec(), b"uid-2".to_vec()];
     store
-        .store_messages(&lease, vec![message(mailbox, "uid-1")], &CurrentListing::default())
+        .store_messages(
+            &lease,
+            vec![message(mailbox, "uid-1")],
+            &CurrentListing::default(),
+        )
         .await
         .unwrap();
     let compare = || store.compare_listing(&lease, &listed, DeletePolicy::Never, None);
@@ -556,7 +625,11 @@ async fn message_that_is_listed_again_is_present_again() {
 #[tokio::test]
 async fn mailbox_can_be_deleted_while_a_pass_stores_into_it() {
     let (database, store, mailbox) = idle_mailbox().await;
-    let lease = store.claim_due_mailboxes(1, LEASE).await.unwrap()[0].lease;
+    let lease = store
+        .claim_due_mailboxes(1, LEASE, &any_host())
+        .await
+        .unwrap()[0]
+        .lease;
     // What an ingest does first and last, held open in between.
     let mut ingest = PgConnection::connect(&database.url).await.unwrap();
     let mut ingest = ingest.begin().await.unwrap();
@@ -593,7 +666,11 @@ async fn mailbox_can_be_deleted_while_a_pass_stores_into_it() {
 
     deleting.await.unwrap().unwrap();
     let late = store
-        .store_messages(&lease, vec![message(mailbox, "late")], &CurrentListing::default())
+        .store_messages(
+            &lease,
+            vec![message(mailbox, "late")],
+            &CurrentListing::default(),
+        )
         .await;
     assert!(matches!(late, Err(store::Error::LeaseLost)), "{late:?}");
 }

@@ -32,6 +32,7 @@ mod bounding;
 mod claiming;
 mod disabling;
 mod measuring;
+mod notifying;
 mod outage;
 mod receiver;
 mod refusing;
@@ -59,7 +60,10 @@ impl Outbox {
             .create_mailbox(&mailbox(), &"secret".into())
             .await
             .unwrap();
-        let claims = store.claim_due_mailboxes(1, minutes(60)).await.unwrap();
+        let claims = store
+            .claim_due_mailboxes(1, minutes(60), &crate::support::any_host())
+            .await
+            .unwrap();
         Self {
             store,
             wakeups: Wakeups::default(),

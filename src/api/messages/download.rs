@@ -54,12 +54,8 @@ pub(super) async fn read_raw_message(
 ) -> Result<Response, Problem> {
     let id = message_id.resolve(&state, mailbox_id).await?;
     let message = state.store.message(mailbox_id, id).await?;
-    if message.state == MessageState::Oversize {
-        return Err(Problem::new(
-            Code::RawNotStored,
-            "The message is longer than `max_message_bytes` of its mailbox: only its head was \
-                fetched.",
-        ));
+    if let Some(reason) = not_stored(message.state) {
+        return Err(Problem::new(Code::RawNotStored, reason));
     }
     let tag = ETag::from_digest(&message.sha256);
     if let Some(not_modified) = conditions.not_modified(&tag) {
@@ -72,6 +68,21 @@ pub(super) async fn read_raw_message(
         &format!("{id}.eml"),
         &tag,
     ))
+}
+
+/// Why there are no octets, or not all of them.
+fn not_stored(state: MessageState) -> Option<&'static str> {
+    match state {
+        MessageState::Stored => None,
+        MessageState::Oversize => Some(
+            "The message is longer than `max_message_bytes` of its mailbox: only its head was \
+                fetched.",
+        ),
+        MessageState::Quarantined => Some(
+            "The message could not be fetched; `parse_notes` say why. A sync with \
+                `retry_quarantined` tries again.",
+        ),
+    }
 }
 
 /// The attachment of a path.

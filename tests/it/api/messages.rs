@@ -199,6 +199,73 @@ async fn ack_is_idempotent_and_in_no_need_of_latest() {
 }
 
 #[tokio::test]
+async fn ledger_tells_of_the_ack_of_a_message_that_is_deleted_since() {
+    let mailbox = Mailbox::new().await;
+    let id = mailbox.store(message(mailbox.id, "uid-1", b"one")).await;
+    let ledger = mailbox.get(&format!("/{id}/ledger")).await.json();
+    for nothing_yet in ["notified_at", "delivered_at", "acked_at", "dele_sent_at"] {
+        assert_eq!(ledger[nothing_yet], Value::Null, "{nothing_yet}");
+    }
+    let path = mailbox.path(&format!("/{id}"));
+    mailbox.app.post(&format!("{path}/ack"), &json!({})).await;
+    let acked_at = mailbox.get(&format!("/{id}")).await.json()["acked_at"].clone();
+    mailbox.app.delete(&format!("{path}?scope=local")).await;
+    let ledger = mailbox.get(&format!("/{id}/ledger")).await.json();
+    assert_eq!(ledger["acked_at"], acked_at);
+}
+
+#[tokio::test]
+async fn message_is_parsed_again_under_its_id() {
+    let mailbox = Mailbox::new().await;
+    let webhook = json!({ "url": "https://example.com/", "events": ["message.updated"] });
+    let webhook = mailbox.app.post("/v1/webhooks", &webhook).await.json();
+    let deliveries = format!(
+        "/v1/webhooks/{}/deliveries",
+        webhook["id"].as_str().unwrap()
+    );
+    let octets = b"Subject: Hello\r\nFrom: a@example.com\r\n\r\nGood morning\r\n";
+    let id = mailbox.store(message(mailbox.id, "uid-1", octets)).await;
+    let path = mailbox.path(&format!("/{id}/reparse"));
+
+    for told in [1, 1] {
+        let reply = mailbox.app.post(&path, &json!({})).await;
+        assert_eq!(reply.status, 200, "{}", reply.json());
+        let parsed = reply.json();
+        assert_eq!(
+            (&parsed["id"], &parsed["subject"]),
+            (&json!(id), &json!("Hello"))
+        );
+        assert_eq!(parsed["text"]["plain"], "Good morning\n");
+        let read = mailbox.get(&format!("/{id}")).await;
+        assert_eq!((read.json(), read.etag()), (parsed, reply.etag()));
+        let events = mailbox.app.get(&deliveries).await.json();
+        assert_eq!(
+            events["items"].as_array().unwrap().len(),
+            told,
+            "once: it changed once"
+        );
+    }
+
+    let scopes = [popbridge::api::keys::Scope::MessagesRead];
+    let reader = mailbox.app.key(&scopes, &[], None).await;
+    let reply = mailbox.app.with_key(&reader, Method::POST, &path).await;
+    reply.assert_problem(403, "insufficient_scope");
+}
+
+#[tokio::test]
+async fn message_without_octets_cannot_be_parsed_or_read_raw() {
+    let mailbox = Mailbox::new().await;
+    let mut absent = message(mailbox.id, "uid-1", b"");
+    absent.state = popbridge::store::messages::MessageState::Quarantined;
+    let id = mailbox.store(absent).await;
+    let reparse = mailbox.path(&format!("/{id}/reparse"));
+    let reply = mailbox.app.post(&reparse, &json!({})).await;
+    reply.assert_problem(409, "nothing_to_parse");
+    let raw = mailbox.get(&format!("/{id}/raw")).await;
+    raw.assert_problem(404, "raw_not_stored");
+}
+
+#[tokio::test]
 async fn deletion_covers_its_scope() {
     let mailbox = Mailbox::new().await;
     for (query, remote_state, kept) in [

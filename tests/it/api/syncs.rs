@@ -72,7 +72,7 @@ async fn wait_ends_with_the_sync() {
         loop {
             let claims = app
                 .store
-                .claim_due_mailboxes(1, Duration::from_secs(60))
+                .claim_due_mailboxes(1, Duration::from_secs(60), &crate::support::any_host())
                 .await
                 .unwrap();
             for claim in claims {
@@ -162,7 +162,13 @@ async fn paused_mailbox_is_not_synced() {
 async fn wait_has_bounds_and_unknown_mailboxes_have_no_syncs() {
     let app = App::start().await;
     let mailbox = app.mailbox().await;
-    for query in ["wait=61", "wait=-1", "wait=soon", "dry_run=true"] {
+    for query in [
+        "wait=61",
+        "wait=-1",
+        "wait=soon",
+        "dry_run=perhaps",
+        "dry_run=true&retry_quarantined=true",
+    ] {
         let reply = app
             .post(&format!("/v1/mailboxes/{mailbox}/sync?{query}"), &json!({}))
             .await;

@@ -31,8 +31,11 @@ impl Cutter {
             let mut limit = octets;
             loop {
                 let (client, _) = listener.accept().await.unwrap();
-                let counter = counter.clone();
-                counter.store(0, Ordering::Relaxed);
+                let counter = if limit == u64::MAX {
+                    counter.clone()
+                } else {
+                    Arc::default()
+                };
                 tokio::spawn(async move {
                     // Either side goes away when it likes.
                     pass_on(client, server, limit, &counter).await.ok();
@@ -43,7 +46,7 @@ impl Cutter {
         Self { port, passed, task }
     }
 
-    /// How many octets the server sent on the newest connection.
+    /// How many octets the server sent on all connections behind the first.
     pub(super) fn passed(&self) -> u64 {
         self.passed.load(Ordering::Relaxed)
     }

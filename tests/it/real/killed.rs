@@ -1,11 +1,6 @@
 //! `kill -9` at any point: nothing is lost, nothing is stored or told of twice.
 
-use std::{
-    collections::HashSet,
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::{collections::HashSet, time::Duration};
 
 use popbridge::demo::{
     certificates::Certificates,
@@ -13,113 +8,15 @@ use popbridge::demo::{
     receiver::Receiver,
 };
 use rand::RngExt;
-use serde_json::{Value, json};
+use serde_json::json;
 use sqlx::{Connection, PgConnection};
 
-use crate::support::{eventually, eventually_within};
+use crate::support::{eventually, eventually_within, program::Program};
 
 const KILLS: usize = 40;
 const MESSAGES_PER_LIFE: usize = 20;
-const ADMIN_KEY: &str = "an admin key for tests only";
-
 /// A dispatcher that is killed leaves deliveries claimed for a minute.
 const DELIVERY_LEASE: Duration = Duration::from_secs(60);
-
-/// The program itself, as a process that can be killed.
-pub(super) struct Program {
-    child: Child,
-    client: reqwest::Client,
-    url: String,
-}
-
-impl Program {
-    async fn start(data_dir: &Path) -> Self {
-        Self::start_logging(data_dir, "warn", Stdio::inherit()).await
-    }
-
-    /// Starts with this log filter, and logs to there.
-    pub(super) async fn start_logging(data_dir: &Path, filter: &str, log: Stdio) -> Self {
-        let address = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_popbridge"))
-            .env_remove("DATABASE_URL")
-            .env("POPBRIDGE_DATA_DIR", data_dir)
-            .env("POPBRIDGE_LISTEN", address.to_string())
-            .env("POPBRIDGE_ADMIN_KEY", ADMIN_KEY)
-            .env("POPBRIDGE_EGRESS_ALLOW", "127.0.0.0/8")
-            .env("POPBRIDGE_LOG", filter)
-            .stdin(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let program = Self {
-            child,
-            client,
-            url: format!("http://{address}"),
-        };
-        eventually("popbridge is ready", async || {
-            let answer = program
-                .client
-                .get(format!("{}/readyz", program.url))
-                .send()
-                .await;
-            answer
-                .is_ok_and(|answer| answer.status().is_success())
-                .then_some(())
-        })
-        .await;
-        program
-    }
-
-    pub(super) async fn post(&self, path: &str, body: Value) -> Value {
-        let request = self
-            .client
-            .post(format!("{}{path}", self.url))
-            .bearer_auth(ADMIN_KEY);
-        let answer = request
-            .json(&body)
-            .send()
-            .await
-            .unwrap()
-            .error_for_status()
-            .unwrap();
-        answer.json().await.unwrap()
-    }
-
-    pub(super) async fn get(&self, path: &str) -> Value {
-        let request = self
-            .client
-            .get(format!("{}{path}", self.url))
-            .bearer_auth(ADMIN_KEY);
-        request
-            .send()
-            .await
-            .unwrap()
-            .error_for_status()
-            .unwrap()
-            .json()
-            .await
-            .unwrap()
-    }
-
-    pub(super) fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    pub(super) fn terminate(mut self) {
-        let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-        assert_eq!(
-            self.child.wait().unwrap().code(),
-            Some(0),
-            "SIGTERM ends it in good order"
-        );
-    }
-}
 
 async fn subjects(program: &Program, mailbox: &str) -> Vec<String> {
     let mut subjects = Vec::new();
@@ -163,7 +60,7 @@ async fn killed_at_any_point_it_loses_nothing_and_doubles_nothing() {
         .unwrap();
     let mut receiver = Receiver::start().await.unwrap();
 
-    let program = Program::start(&data_dir).await;
+    let program = Program::private(&data_dir).await;
     let webhook = json!({ "url": receiver.url(), "events": ["message.received"] });
     let webhook = program.post("/v1/webhooks", webhook).await;
     receiver.set_secret(webhook["secret"].as_str().unwrap());
@@ -193,14 +90,14 @@ async fn killed_at_any_point_it_loses_nothing_and_doubles_nothing() {
         }
         let running = match program.take() {
             Some(running) => running,
-            None => Program::start(&data_dir).await,
+            None => Program::private(&data_dir).await,
         };
         // The moment is what is varied; that it differs from run to run is the point.
         tokio::time::sleep(Duration::from_millis(rand::rng().random_range(0..700))).await;
         running.kill();
     }
 
-    let program = Program::start(&data_dir).await;
+    let program = Program::private(&data_dir).await;
     eventually("the maildrop is empty and that is confirmed", async || {
         let state = program.get(&format!("/v1/mailboxes/{mailbox}")).await;
         let left =
@@ -238,5 +135,5 @@ async fn killed_at_any_point_it_loses_nothing_and_doubles_nothing() {
     })
     .await;
     database.close().await.unwrap();
-    program.terminate();
+    program.terminate().await;
 }

@@ -7,10 +7,10 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 
-use super::killed::Program;
 use crate::support::{
     eventually,
     pop3_peer::Peer,
+    program::Program,
     token_endpoint::TokenEndpoint,
     world::{USERNAME, World},
 };
@@ -225,7 +225,7 @@ async fn killed_process_leaves_its_tokens_to_the_next_and_none_in_its_log() {
     assert_eq!(synced(&second, &mailboxes[1]).await, "auth_failed");
     assert_eq!(endpoint.asked(), asked + 1, "the refused one was not");
     assert_eq!(endpoint.reused(), 0);
-    second.terminate();
+    second.terminate().await;
 
     let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
     assert!(log.contains("synced") && log.contains("TRACE"), "it logs");

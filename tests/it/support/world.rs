@@ -36,13 +36,13 @@ impl World {
     }
 
     /// A world whose Dovecot finds these files, of a name and a content each, in its directory.
-    pub(crate) async fn with_dovecot_files(files: impl Fn(&Path) -> Vec<(&str, String)>) -> Self {
+    pub(crate) async fn with_dovecot_files(files: impl Fn(&Path) -> Vec<(&'static str, String)>) -> Self {
         Self::with(Certificates::for_names(&["localhost"]).unwrap(), files).await
     }
 
     async fn with(
         certificates: Certificates,
-        files: impl Fn(&Path) -> Vec<(&str, String)>,
+        files: impl Fn(&Path) -> Vec<(&'static str, String)>,
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let account = Account {

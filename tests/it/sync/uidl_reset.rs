@@ -125,9 +125,13 @@ impl Case {
     /// Gives every message another unique-id; the messages' ids by the new ones.
     async fn renumber(&self) -> BTreeMap<String, String> {
         let before = self.messages().await;
-        self.server.maildrop().renumber(|id| Some(format!("new-{id}")));
+        self.server
+            .maildrop()
+            .renumber(|id| Some(format!("new-{id}")));
         let renumbered = before.into_iter();
-        renumbered.map(|(id, of)| (format!("new-{id}"), of)).collect()
+        renumbered
+            .map(|(id, of)| (format!("new-{id}"), of))
+            .collect()
     }
 
     fn faults(&self, faults: Faults) {
@@ -150,7 +154,10 @@ impl Case {
     /// How many messages each reset found again.
     async fn resets(&self) -> Vec<i64> {
         let events = self.log.events("mailbox.uidl_reset").await;
-        events.iter().map(|data| data["matched"].as_i64().unwrap()).collect()
+        events
+            .iter()
+            .map(|data| data["matched"].as_i64().unwrap())
+            .collect()
     }
 
     async fn execute(&self, statement: &'static str) {
@@ -192,7 +199,9 @@ async fn dovecot_that_changes_its_unique_ids_floods_nobody() {
     world.sync(&mailbox).await;
     let ids = async || {
         let messages = world.messages(&mailbox).await;
-        let ids = messages.iter().map(|m| m["id"].as_str().unwrap().to_owned());
+        let ids = messages
+            .iter()
+            .map(|m| m["id"].as_str().unwrap().to_owned());
         ids.collect::<Vec<_>>()
     };
     let before = ids().await;
@@ -203,19 +212,29 @@ async fn dovecot_that_changes_its_unique_ids_floods_nobody() {
     let former = first_unique_id(&world).await;
     std::fs::write(dir.join("local.conf"), "pop3_uidl_format = %f\n").unwrap();
     let master = std::fs::read_to_string(dir.join("run/master.pid")).unwrap();
-    kill(Pid::from_raw(master.trim().parse().unwrap()), Signal::SIGHUP).unwrap();
+    kill(
+        Pid::from_raw(master.trim().parse().unwrap()),
+        Signal::SIGHUP,
+    )
+    .unwrap();
     eventually("Dovecot changes its unique-ids", async || {
         (first_unique_id(&world).await != former).then_some(())
     })
     .await;
 
     let sync = world.sync(&mailbox).await;
-    assert_eq!((&sync["error"], &sync["matched"]), (&Value::Null, &json!(120)));
+    assert_eq!(
+        (&sync["error"], &sync["matched"]),
+        (&Value::Null, &json!(120))
+    );
     assert_eq!(sync["stored"], 0);
     assert_eq!(ids().await, before);
     let log = Log::of(&world).await;
     assert_eq!(log.events("message.received").await.len(), 120);
-    assert_eq!(log.events("mailbox.uidl_reset").await, [json!({ "matched": 120 })]);
+    assert_eq!(
+        log.events("mailbox.uidl_reset").await,
+        [json!({ "matched": 120 })]
+    );
     assert_eq!(log.deliveries().await, 0);
 
     deliver(120..121);
@@ -228,9 +247,13 @@ async fn dovecot_that_changes_its_unique_ids_floods_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn new_mail_among_renumbered_mail_is_new() {
     let case = Case::start(30, json!({ "max_messages_per_session": 4 })).await;
-    case.server.maildrop().deliver(mail(1, "Mon, 23 Nov 2026 01:00:00 +0000"));
+    case.server
+        .maildrop()
+        .deliver(mail(1, "Mon, 23 Nov 2026 01:00:00 +0000"));
     let expected = case.renumber().await;
-    case.server.maildrop().deliver(mail(2, "Mon, 23 Nov 2026 02:00:00 +0000"));
+    case.server
+        .maildrop()
+        .deliver(mail(2, "Mon, 23 Nov 2026 02:00:00 +0000"));
     case.caught_up().await;
     let mut messages = case.messages().await;
     messages.retain(|unique_id, _| unique_id.contains("chaos"));
@@ -249,13 +272,19 @@ async fn renumbered_mail_is_deleted_as_the_policy_says() {
     };
     let settings = json!({ "delete_policy": "after_store", "max_messages_per_session": 4 });
     let case = Case::with_faults(10, refused, settings).await;
-    assert_eq!(case.remote_states().await, [("delete_pending".to_owned(), 10)].into());
+    assert_eq!(
+        case.remote_states().await,
+        [("delete_pending".to_owned(), 10)].into()
+    );
     case.renumber().await;
     case.faults(Faults::default());
     case.caught_up().await;
     case.caught_up().await;
     assert!(case.server.maildrop().unique_ids().is_empty());
-    assert_eq!(case.remote_states().await, [("deleted".to_owned(), 10)].into());
+    assert_eq!(
+        case.remote_states().await,
+        [("deleted".to_owned(), 10)].into()
+    );
     assert_eq!((case.received().await, case.resets().await), (10, vec![10]));
     let mailbox = case.bridge.mailbox(&case.mailbox).await;
     assert_eq!(mailbox["pending_remote_deletes"], 0);
@@ -275,7 +304,10 @@ async fn deletion_that_was_forgotten_before_a_reset_is_asked_for_again() {
     assert!(case.server.maildrop().unique_ids().is_empty());
     assert_eq!((case.received().await, case.resets().await), (10, vec![10]));
     case.caught_up().await;
-    assert_eq!(case.remote_states().await, [("deleted".to_owned(), 10)].into());
+    assert_eq!(
+        case.remote_states().await,
+        [("deleted".to_owned(), 10)].into()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -301,10 +333,15 @@ async fn part_of_a_maildrop_may_be_renumbered() {
     case.server.maildrop().renumber(renumbered);
     case.caught_up().await;
     let expected = before.into_iter();
-    let expected = expected.map(|(id, of)| (renumbered(&id).unwrap_or(id), of)).collect();
+    let expected = expected
+        .map(|(id, of)| (renumbered(&id).unwrap_or(id), of))
+        .collect();
     assert_eq!(case.messages().await, expected);
     assert_eq!(case.received().await, 30);
-    assert!(case.resets().await.is_empty(), "three of thirty are no reset");
+    assert!(
+        case.resets().await.is_empty(),
+        "three of thirty are no reset"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -318,7 +355,10 @@ async fn identical_messages_stay_as_many_as_they_are() {
 
     let expected = case.renumber().await;
     case.caught_up().await;
-    assert_eq!(case.messages().await.into_keys().collect::<Vec<_>>(), expected.into_keys().collect::<Vec<_>>());
+    assert_eq!(
+        case.messages().await.into_keys().collect::<Vec<_>>(),
+        expected.into_keys().collect::<Vec<_>>()
+    );
     assert_eq!((case.received().await, case.resets().await), (2, vec![2]));
 
     case.server.maildrop().deliver(same);
@@ -358,7 +398,10 @@ async fn a_reset_may_take_several_polls() {
     case.faults(Faults::default());
     case.caught_up().await;
     assert_eq!(case.messages().await, expected);
-    assert_eq!(case.remote_states().await, [("present".to_owned(), 10)].into());
+    assert_eq!(
+        case.remote_states().await,
+        [("present".to_owned(), 10)].into()
+    );
     assert_eq!(case.received().await, 10);
 }
 
@@ -443,7 +486,9 @@ async fn what_was_deleted_here_does_not_come_back() {
 async fn history_that_was_left_out_stays_out() {
     let case = Case::start(20, json!({ "initial_sync": { "last_n": 5 } })).await;
     case.renumber().await;
-    case.server.maildrop().deliver(mail(1, "Mon, 23 Nov 2026 01:00:00 +0000"));
+    case.server
+        .maildrop()
+        .deliver(mail(1, "Mon, 23 Nov 2026 01:00:00 +0000"));
     let sync = case.caught_up().await;
     assert_eq!((&sync["stored"], &sync["matched"]), (&json!(1), &json!(5)));
     assert_eq!((case.received().await, case.resets().await), (6, vec![20]));
