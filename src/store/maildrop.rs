@@ -228,10 +228,16 @@ impl Store {
     ///
     /// All that is listed must have been fetched before: what a listing lacks may be in it under
     /// another unique-id.
+    /// `all_settled`: nothing of it failed, so that a reset of unique-ids is over.
     ///
     /// # Errors
     /// [`Error::LeaseLost`].
-    pub async fn record_absent(&self, held: &Lease, listed: &[Vec<u8>]) -> Result<i64, Error> {
+    pub async fn record_absent(
+        &self,
+        held: &Lease,
+        listed: &[Vec<u8>],
+        all_settled: bool,
+    ) -> Result<i64, Error> {
         let mut tx = self.pool.begin().await?;
         let before = lock_lease(&mut tx, held).await?;
         let absent = sqlx::query!(
@@ -251,7 +257,7 @@ impl Store {
         if deleted > 0 {
             count_pending_deletes(&mut tx, held.mailbox_id, -deleted).await?;
         }
-        if before.resetting {
+        if all_settled && before.resetting {
             end_reset(&mut tx, held.mailbox_id).await?;
         }
         tx.commit().await?;

@@ -42,10 +42,10 @@ const MAX_BREAKS: usize = 5;
 
 /// After a session that ended at a message some servers keep the maildrop locked for a moment: this
 /// often it is tried again,
-const MAX_LOCKED: usize = 4;
+const MAX_LOCKED: u32 = 6;
 
-/// after this long.
-const PAUSE_WHILE_LOCKED: Duration = Duration::from_millis(250);
+/// after this long, and each time twice as long.
+const PAUSE_WHILE_LOCKED: Duration = Duration::from_millis(20);
 
 /// A session that takes longer waits for Postgres: all waits for the server end before
 /// ([`pop3::Deadlines`]).
@@ -283,8 +283,8 @@ impl Pass {
                         progress.pipelining_off = Some(without_pipelining(&error));
                     }
                     if breaks > 0 && locked < MAX_LOCKED && error.is_in_use() {
+                        sleep(PAUSE_WHILE_LOCKED * 2_u32.pow(locked)).await;
                         locked += 1;
-                        sleep(PAUSE_WHILE_LOCKED).await;
                         continue;
                     }
                     let Some(broke) = findings.broke.take() else {

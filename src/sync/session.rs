@@ -223,7 +223,12 @@ impl Sessions<'_> {
         if plan.more {
             // What is listed and unread yet may be what seems to be absent.
         } else if listing.complete {
-            counts.deleted += self.store.record_absent(self.lease, &unique_ids).await?;
+            let mut found = entries.iter().map(|entry| known.get(&entry.unique_id));
+            let all_settled = found.all(|known| known.is_some_and(|known| known.settled));
+            let absent = self
+                .store
+                .record_absent(self.lease, &unique_ids, all_settled);
+            counts.deleted += absent.await?;
         } else if matched {
             // An incomplete listing proves nothing about what it lacks.
             self.store.end_reset(self.lease).await?;

@@ -615,7 +615,7 @@ async fn message_that_is_listed_again_is_present_again() {
         messages[0].remote_state
     };
 
-    store.record_absent(&lease, &[]).await.unwrap();
+    store.record_absent(&lease, &[], true).await.unwrap();
     assert_eq!(remote_state().await, store::maildrop::RemoteState::Gone);
     let known = compare().await.unwrap();
     assert!(known[&listed[0]].settled, "and is not fetched again");

@@ -275,7 +275,11 @@ async fn deletion_covers_its_scope() {
         ("", "delete_pending", false),
     ] {
         let id = mailbox
-            .store(message(mailbox.id, &format!("uid{query}"), b"one"))
+            .store(message(
+                mailbox.id,
+                &format!("uid{query}"),
+                query.as_bytes(),
+            ))
             .await;
         let reply = mailbox
             .app

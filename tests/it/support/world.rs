@@ -36,7 +36,9 @@ impl World {
     }
 
     /// A world whose Dovecot finds these files, of a name and a content each, in its directory.
-    pub(crate) async fn with_dovecot_files(files: impl Fn(&Path) -> Vec<(&'static str, String)>) -> Self {
+    pub(crate) async fn with_dovecot_files(
+        files: impl Fn(&Path) -> Vec<(&'static str, String)>,
+    ) -> Self {
         Self::with(Certificates::for_names(&["localhost"]).unwrap(), files).await
     }
 

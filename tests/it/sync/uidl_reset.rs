@@ -427,26 +427,33 @@ async fn unique_ids_that_are_missing_for_a_while_double_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unique_ids_that_never_stay_double_nothing() {
-    for policy in ["never", "after_store"] {
-        let unstable = Faults {
-            unique_ids: Some(UniqueIds::Renumbered),
-            forget_deletions: true,
-            ..Faults::default()
-        };
-        let settings = json!({ "delete_policy": policy });
-        let case = Case::with_faults(5, unstable, settings).await;
-        for _ in 0..4 {
-            case.caught_up().await;
-        }
-        assert_eq!(case.received().await, 5, "{policy}");
-        case.faults(Faults {
-            unique_ids: Some(UniqueIds::Renumbered),
-            ..Faults::default()
-        });
+    unique_ids_never_stay("never").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unique_ids_that_never_stay_are_deleted_when_stored() {
+    unique_ids_never_stay("after_store").await;
+}
+
+async fn unique_ids_never_stay(policy: &str) {
+    let unstable = Faults {
+        unique_ids: Some(UniqueIds::Renumbered),
+        forget_deletions: true,
+        ..Faults::default()
+    };
+    let settings = json!({ "delete_policy": policy });
+    let case = Case::with_faults(5, unstable, settings).await;
+    for _ in 0..4 {
         case.caught_up().await;
-        let left = case.server.maildrop().unique_ids().len();
-        assert_eq!(left, if policy == "never" { 5 } else { 0 });
     }
+    assert_eq!(case.received().await, 5, "{policy}");
+    case.faults(Faults {
+        unique_ids: Some(UniqueIds::Renumbered),
+        ..Faults::default()
+    });
+    case.caught_up().await;
+    let left = case.server.maildrop().unique_ids().len();
+    assert_eq!(left, if policy == "never" { 5 } else { 0 });
 }
 
 #[tokio::test(flavor = "multi_thread")]
