@@ -120,7 +120,11 @@ async fn each_wrong_value_is_refused() {
         ("/retention", "retention", json!({ "max_age_days": 7 })),
         ("/tls_pin_sha256", "tls_pin_sha256", json!("00")),
         ("/initial_sync", "initial_sync", json!({ "last_n": 0 })),
-        ("/initial_sync", "initial_sync", json!({ "since": "2026" })),
+        (
+            "/initial_sync/since",
+            "initial_sync",
+            json!({ "since": "2026" }),
+        ),
         ("/delete_after_days", "delete_after_days", json!(7)),
         ("/state", "state", json!("ok")),
         ("/tls_ca_pem", "tls_ca_pem", json!("no certificate")),
