@@ -9,6 +9,7 @@ mod architecture;
 mod chaos;
 mod check;
 mod interop;
+mod memory;
 mod message;
 mod outages;
 mod pop3;

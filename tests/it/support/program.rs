@@ -87,6 +87,10 @@ impl Program {
         program
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) async fn post(&self, path: &str, body: Value) -> Value {
         let request = self
             .client
