@@ -238,8 +238,11 @@ impl App {
                 wakeups.clone(),
                 connector,
                 AccessTokens::new(store.clone(), egress.clone())?,
-                config.sync_concurrency,
-                config.memory_budget,
+                sync::Limits {
+                    sessions: config.sync_concurrency,
+                    sessions_per_host: config.sync_concurrency_per_host,
+                    memory: config.memory_budget,
+                },
             );
             self.spawn("sync workers", |stop| async move { pool.run(&stop).await });
             let dispatcher = Dispatcher::new(store.clone(), wakeups.clone(), egress)?;

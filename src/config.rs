@@ -89,6 +89,15 @@ pub struct Settings {
         global = true
     )]
     sync_concurrency: u16,
+    /// POP3 sessions at once with one server
+    #[arg(
+        long,
+        env = "POPBRIDGE_SYNC_CONCURRENCY_PER_HOST",
+        default_value_t = 8,
+        value_parser = clap::value_parser!(u16).range(1..=4096),
+        global = true
+    )]
+    sync_concurrency_per_host: u16,
     /// Message data in flight over all sessions, such as 256MiB
     #[arg(
         long,
@@ -185,6 +194,8 @@ pub struct Config {
     pub migrate: bool,
     /// POP3 sessions at once.
     pub sync_concurrency: usize,
+    /// POP3 sessions at once with one server.
+    pub sync_concurrency_per_host: usize,
     /// Bytes of message data in flight over all sessions.
     pub memory_budget: u64,
     /// Networks that connections may reach beside public addresses.
@@ -291,6 +302,7 @@ impl Settings {
                 listen: self.listen,
                 migrate: self.migrate,
                 sync_concurrency: self.sync_concurrency.into(),
+                sync_concurrency_per_host: self.sync_concurrency_per_host.into(),
                 memory_budget: self.memory_budget.0,
                 egress_allow,
                 cors_origins,

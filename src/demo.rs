@@ -104,6 +104,7 @@ impl Demo {
             listen: free_address(settings.listen()).await?,
             migrate: true,
             sync_concurrency: 4,
+            sync_concurrency_per_host: 4,
             memory_budget: 64 << 20,
             egress_allow: vec!["127.0.0.0/8".parse()?, "::1/128".parse()?],
             cors_origins: Vec::new(),

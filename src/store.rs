@@ -23,6 +23,7 @@ pub mod mailboxes;
 pub mod maildrop;
 pub mod messages;
 mod sealing;
+mod stale;
 pub mod syncs;
 pub mod wakeups;
 pub mod webhooks;

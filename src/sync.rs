@@ -6,7 +6,7 @@
 //! due, quit. A session that cannot vouch for all it retrieved ends without QUIT, because some
 //! servers take RETR and QUIT as popped.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -14,15 +14,16 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{budget::Budget, pass::Pass};
+use self::{budget::Budget, hosts::Hosts, pass::Pass};
 use crate::{
     oauth::AccessTokens,
     pop3::Connector,
-    store::{self, Store, wakeups::Wakeups},
+    store::{self, Store, leases::HostLimit, wakeups::Wakeups},
 };
 
 mod budget;
 mod error;
+mod hosts;
 mod ingest;
 mod login;
 mod pass;
@@ -44,6 +45,20 @@ const POLL: Duration = Duration::from_secs(1);
 /// Pause after Postgres failed.
 const POLL_AFTER_FAILURE: Duration = Duration::from_secs(3);
 
+/// Pause between two looks for mailboxes that could not be synced for too long.
+const STALE_POLL: Duration = Duration::from_secs(10);
+
+/// What a pool may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// POP3 sessions at once,
+    pub sessions: usize,
+    /// and with one server.
+    pub sessions_per_host: usize,
+    /// Bytes of message data in flight over all sessions.
+    pub memory: u64,
+}
+
 /// A pool of sync workers.
 #[derive(Debug)]
 pub struct Pool {
@@ -53,64 +68,95 @@ pub struct Pool {
     tokens: Arc<AccessTokens>,
     budget: Budget,
     slots: Arc<Semaphore>,
+    hosts: Hosts,
+    sessions_per_host: usize,
 }
 
 impl Pool {
-    /// A pool that holds at most `concurrency` sessions and `memory_budget` bytes of messages.
+    /// A pool that keeps within `limits`.
     pub fn new(
         store: Store,
         wakeups: Wakeups,
         connector: Connector,
         tokens: AccessTokens,
-        concurrency: usize,
-        memory_budget: u64,
+        limits: Limits,
     ) -> Self {
-        let slots = Arc::new(Semaphore::new(concurrency));
         Self {
             store,
             wakeups,
             connector,
             tokens: Arc::new(tokens),
-            budget: Budget::new(memory_budget),
-            slots,
+            budget: Budget::new(limits.memory),
+            slots: Arc::new(Semaphore::new(limits.sessions)),
+            hosts: Hosts::default(),
+            sessions_per_host: limits.sessions_per_host,
         }
     }
 
     /// Works until `stop`; then abandons the passes that run, which loses nothing.
     pub async fn run(&self, stop: &CancellationToken) {
         let passes = TaskTracker::new();
-        let mut due = self.wakeups.syncs();
-        let mut away = false;
         stop.run_until_cancelled(async {
-            loop {
-                due.mark_unchanged();
-                let slot = Arc::clone(&self.slots)
-                    .acquire_owned()
-                    .await
-                    .expect("never closed");
-                let failure = match timeout(LEASE, self.start_due(slot, &passes, stop)).await {
-                    Ok(Ok(started)) => {
-                        if std::mem::take(&mut away) {
-                            tracing::info!("syncs go on");
-                        }
-                        if started == 0 {
-                            let pause = POLL.mul_f64(rand::random_range(0.5..1.0));
-                            wait_for_change(&mut due, pause).await;
-                        }
-                        continue;
-                    }
-                    Ok(Err(error)) => error.to_string(),
-                    Err(_) => "no answer".to_owned(),
-                };
-                if !std::mem::replace(&mut away, true) {
-                    tracing::warn!(failure, "no syncs until Postgres is back");
-                }
-                tokio::time::sleep(POLL_AFTER_FAILURE).await;
-            }
+            tokio::join!(
+                self.start_passes(&passes, stop),
+                self.tell_of_stale_mailboxes()
+            )
         })
         .await;
         passes.close();
         passes.wait().await;
+    }
+
+    async fn start_passes(&self, passes: &TaskTracker, stop: &CancellationToken) -> Infallible {
+        let mut due = self.wakeups.syncs();
+        let mut away = false;
+        loop {
+            due.mark_unchanged();
+            let slot = Arc::clone(&self.slots)
+                .acquire_owned()
+                .await
+                .expect("never closed");
+            let failure = match timeout(LEASE, self.start_due(slot, passes, stop)).await {
+                Ok(Ok(started)) => {
+                    if std::mem::take(&mut away) {
+                        tracing::info!("syncs go on");
+                    }
+                    if started == 0 {
+                        let pause = POLL.mul_f64(rand::random_range(0.5..1.0));
+                        self.wait_for_change(&mut due, pause).await;
+                    }
+                    continue;
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "no answer".to_owned(),
+            };
+            if !std::mem::replace(&mut away, true) {
+                tracing::warn!(failure, "no syncs until Postgres is back");
+            }
+            tokio::time::sleep(POLL_AFTER_FAILURE).await;
+        }
+    }
+
+    async fn tell_of_stale_mailboxes(&self) -> Infallible {
+        loop {
+            tokio::time::sleep(STALE_POLL.mul_f64(rand::random_range(0.5..1.0))).await;
+            // Who starts passes tells of an outage of Postgres.
+            while let Ok(Ok(1..)) = timeout(LEASE, self.store.announce_stale_mailboxes()).await {
+                self.wakeups.wake_events();
+            }
+        }
+    }
+
+    /// Waits until more may be due, or may be started: not for longer than `at_most`.
+    async fn wait_for_change(&self, due: &mut watch::Receiver<()>, at_most: Duration) {
+        // Any outcome means the same: look again.
+        let _ = timeout(at_most, async {
+            tokio::select! {
+                _ = due.changed() => {}
+                () = self.hosts.left(), if self.hosts.is_full(self.sessions_per_host) => {}
+            }
+        })
+        .await;
     }
 
     /// Starts as many due passes as there are slots, `first` among them. Returns how many.
@@ -122,7 +168,11 @@ impl Pool {
     ) -> Result<usize, store::Error> {
         let free = (self.slots.available_permits() + 1).min(CLAIM_BATCH);
         let limit = i64::try_from(free).expect("a batch is small");
-        let claims = self.store.claim_due_mailboxes(limit, LEASE).await?;
+        let hosts = HostLimit {
+            passes: self.sessions_per_host,
+            running: self.hosts.running(),
+        };
+        let claims = self.store.claim_due_mailboxes(limit, LEASE, &hosts).await?;
         let started = claims.len();
         let mut slot = Some(first);
         for claim in claims {
@@ -134,6 +184,7 @@ impl Pool {
                     .await
                     .expect("never closed"),
             };
+            let visit = self.hosts.enter(claim.host.clone());
             let pass = Pass {
                 store: self.store.clone(),
                 wakeups: self.wakeups.clone(),
@@ -145,14 +196,9 @@ impl Pool {
             let stop = stop.clone();
             passes.spawn(async move {
                 pass.run(&stop).await;
-                drop(slot);
+                drop((slot, visit));
             });
         }
         Ok(started)
     }
-}
-
-async fn wait_for_change(changes: &mut watch::Receiver<()>, at_most: Duration) {
-    // Either outcome means the same: look again.
-    let _ = timeout(at_most, changes.changed()).await;
 }

@@ -58,6 +58,8 @@ enum Command {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
+    // Ours to choose once; whoever chose before us chose as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     match Arguments::parse().command {
         Command::Measure { command } => return measure::measure(&command),
         Command::Full { results } => run::full(&results)?,

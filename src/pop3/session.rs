@@ -14,9 +14,9 @@ use super::{
 /// Most octets of a listing.
 const MAX_LISTING_OCTETS: usize = 64 * 1024 * 1024;
 
-/// Commands sent ahead of their replies: small enough to fit any socket buffer, so that neither
-/// side ever waits for the other to read.
-pub(super) const WINDOW: usize = 64;
+/// Commands sent ahead of their replies: few enough to fit any socket buffer, so that neither side
+/// ever waits for the other to read, and enough for small messages to fill a line of 50 ms.
+pub(super) const WINDOW: usize = 512;
 
 /// A maildrop that is logged in to, and locked for everybody else.
 ///

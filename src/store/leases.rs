@@ -3,8 +3,9 @@
 //! Whoever claims a mailbox gets the next token. Each later write of that pass names the token,
 //! and does nothing once somebody else has claimed the mailbox.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
+use serde_json::json;
 use sqlx::{PgConnection, postgres::types::PgInterval};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -27,11 +28,22 @@ pub struct Lease {
     pub sync_id: Uuid,
 }
 
+/// How many passes may run at once on the mailboxes of one server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostLimit {
+    /// The most.
+    pub passes: usize,
+    /// Those that run, by [`Claim::host`].
+    pub running: HashMap<String, usize>,
+}
+
 /// A claimed mailbox, with what its earlier passes left behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// The right to sync it.
     pub lease: Lease,
+    /// Its server, in lower case.
+    pub host: String,
     /// Failed passes in a row.
     pub failures: u32,
     /// Refused logins in a row.
@@ -94,7 +106,8 @@ pub struct Counts {
 }
 
 impl Store {
-    /// Claims up to `limit` mailboxes whose sync is due and that nobody else has.
+    /// Claims up to `limit` mailboxes whose sync is due and that nobody else has: those that wait
+    /// longest first, but none of a server that has its share of passes.
     ///
     /// # Errors
     /// [`Error::Database`].
@@ -102,29 +115,54 @@ impl Store {
         &self,
         limit: i64,
         lease: Duration,
+        hosts: &HostLimit,
     ) -> Result<Vec<Claim>, Error> {
         let fresh_ids: Vec<Uuid> = (0..limit).map(|_| Uuid::now_v7()).collect();
+        let per_host = i64::try_from(hosts.passes).unwrap_or(i64::MAX);
+        let (mut busy, mut room, mut full) = (vec![], vec![], vec![]);
+        for (host, running) in &hosts.running {
+            match per_host.saturating_sub_unsigned(*running as u64) {
+                left if left > 0 => {
+                    busy.push(host.clone());
+                    room.push(left);
+                }
+                _ => full.push(host.clone()),
+            }
+        }
         let rows = sqlx::query!(
             r#"WITH due AS (
-                SELECT mailbox_id FROM popbridge.mailbox_states
+                SELECT mailbox_id, host, next_sync_at FROM popbridge.mailbox_states
                 WHERE next_sync_at <= now() AND (lease_until IS NULL OR lease_until <= now())
+                    AND host <> ALL($4)
                 ORDER BY next_sync_at
                 LIMIT $1
                 FOR UPDATE SKIP LOCKED
+            ), ranked AS (
+                SELECT mailbox_id, host, row_number() OVER (
+                    PARTITION BY host ORDER BY next_sync_at) AS nth_of_host
+                FROM due
             ), numbered AS (
-                SELECT mailbox_id, row_number() OVER () AS n FROM due
+                SELECT mailbox_id, row_number() OVER () AS n
+                FROM ranked LEFT JOIN unnest($5::text[], $6::bigint[]) AS busy (host, room)
+                    USING (host)
+                WHERE nth_of_host <= COALESCE(room, $7)
             )
             UPDATE popbridge.mailbox_states s
             SET lease_token = lease_token + 1, lease_until = now() + $2,
                 sync_id = COALESCE(s.sync_id, ($3::uuid[])[n])
             FROM numbered WHERE s.mailbox_id = numbered.mailbox_id
-            RETURNING s.mailbox_id, s.lease_token, s.sync_id AS "sync_id!", s.consecutive_failures,
+            RETURNING s.mailbox_id, s.host, s.lease_token, s.sync_id AS "sync_id!",
+                s.consecutive_failures,
                 s.consecutive_auth_failures, s.backlog_done_at IS NOT NULL AS "backlog_done!",
                 s.unique_ids AS "unique_ids: UniqueIds",
                 COALESCE(s.pipelining_off_until <= now(), true) AS "pipelining!""#,
             limit,
             interval(lease),
             &fresh_ids,
+            &full,
+            &busy,
+            &room,
+            per_host,
         )
         .fetch_all(&self.pool)
         .await?;
@@ -136,6 +174,7 @@ impl Store {
                     token: row.lease_token,
                     sync_id: row.sync_id,
                 },
+                host: row.host,
                 failures: row.consecutive_failures.unsigned_abs(),
                 auth_failures: row.consecutive_auth_failures.unsigned_abs(),
                 backlog_done: row.backlog_done,
@@ -226,7 +265,11 @@ impl Store {
                 capabilities = COALESCE($7, capabilities),
                 backlog_done_at = CASE WHEN $8 THEN COALESCE(backlog_done_at, now())
                     ELSE backlog_done_at END,
-                pipelining_off_until = COALESCE(now() + $10, pipelining_off_until)
+                pipelining_off_until = COALESCE(now() + $10, pipelining_off_until),
+                stale_at = CASE WHEN $4 IS NULL THEN NULL
+                    WHEN last_error_code IS NOT NULL OR stale_at IS NOT NULL THEN stale_at
+                    ELSE (SELECT CASE WHEN NOT paused THEN now() + popbridge.stale_after(poll_interval_seconds)
+                        END FROM popbridge.mailboxes WHERE id = $1) END
             WHERE mailbox_id = $1 AND lease_token = $2",
             held.mailbox_id,
             held.token,
@@ -267,38 +310,31 @@ impl Store {
             syncs::record_transcript(&mut tx, held, &outcome.transcript).await?;
             syncs::trim(&mut tx, held.mailbox_id).await?;
         }
-        let event = state_change(
-            held.mailbox_id,
-            before.error_code.as_deref(),
-            failure.as_ref(),
-        );
+        let event = state_change(held.mailbox_id, &before, failure.as_ref());
         events::append(&mut tx, event.into_iter().collect()).await?;
         tx.commit().await?;
         Ok(())
     }
 }
 
-/// The event of a mailbox that began to fail, fails in another way, or recovered: once, not with
-/// each pass.
-fn state_change(
-    mailbox_id: Uuid,
-    before: Option<&str>,
-    failure: Option<&Failure>,
-) -> Option<NewEvent> {
+/// The event of a mailbox that began to fail, whose credentials began to be refused, or that
+/// recovered: once, not with each pass, also where errors take turns.
+fn state_change(mailbox_id: Uuid, before: &Locked, failure: Option<&Failure>) -> Option<NewEvent> {
     let (kind, data) = match failure {
-        Some(failure) if before == Some(failure.code) => return None,
-        Some(failure) => {
-            let kind = if failure.auth {
+        Some(Failure { code, detail, auth }) => {
+            let kind = if *auth && before.auth_failures == 0 {
                 "mailbox.auth_failed"
-            } else {
+            } else if !auth && before.error_code.is_none() {
                 "mailbox.error"
+            } else {
+                return None;
             };
-            (
-                kind,
-                serde_json::json!({ "code": failure.code, "detail": failure.detail }),
-            )
+            (kind, json!({ "code": code, "detail": detail }))
         }
-        None => ("mailbox.recovered", serde_json::json!({ "code": before? })),
+        None => {
+            let code = before.error_code.as_ref()?;
+            ("mailbox.recovered", json!({ "code": code }))
+        }
     };
     Some(NewEvent {
         id: Uuid::now_v7(),
@@ -317,13 +353,16 @@ pub(super) struct Locked {
     requested: bool,
     /// How the last pass failed.
     error_code: Option<String>,
+    /// Refused logins since the last success.
+    auth_failures: i32,
 }
 
 /// Locks the mailbox's state for this transaction if the lease is still ours.
 pub(super) async fn lock_lease(tx: &mut PgConnection, held: &Lease) -> Result<Locked, Error> {
     sqlx::query_as!(
         Locked,
-        r#"SELECT sync_requested_at IS NOT NULL AS "requested!", last_error_code AS error_code
+        r#"SELECT sync_requested_at IS NOT NULL AS "requested!", last_error_code AS error_code,
+            consecutive_auth_failures AS auth_failures
         FROM popbridge.mailbox_states WHERE mailbox_id = $1 AND lease_token = $2 FOR UPDATE"#,
         held.mailbox_id,
         held.token,

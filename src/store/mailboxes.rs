@@ -189,7 +189,7 @@ pub struct LastError {
 macro_rules! select_mailboxes {
     ($tail:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query!(
-            r#"SELECT m.id, name, external_id, host, port, tls AS "tls: Tls", tls_ca_pem,
+            r#"SELECT m.id, name, external_id, m.host, port, tls AS "tls: Tls", tls_ca_pem,
                 tls_pin_sha256, username, auth AS "auth: Auth", poll_interval_seconds,
                 delete_policy AS "delete_policy: DeletePolicy", delete_after_days,
                 initial_sync AS "initial_sync: Json<InitialSync>", notify_backlog,
@@ -296,10 +296,13 @@ impl Store {
         .execute(&mut *tx)
         .await?;
         sqlx::query!(
-            "INSERT INTO popbridge.mailbox_states (mailbox_id, next_sync_at)
-            VALUES ($1, CASE WHEN $2 THEN NULL ELSE now() END)",
+            "INSERT INTO popbridge.mailbox_states (mailbox_id, host, next_sync_at, stale_at)
+            SELECT $1, lower($3), now, now + popbridge.stale_after($4)
+            FROM (SELECT CASE WHEN $2 THEN NULL ELSE now() END) AS t (now)",
             id,
             settings.paused,
+            settings.host,
+            settings.poll_interval_seconds,
         )
         .execute(&mut *tx)
         .await?;
@@ -399,12 +402,18 @@ impl Store {
         .await?;
         sqlx::query!(
             "UPDATE popbridge.mailbox_states SET
+                host = lower($3),
                 next_sync_at = CASE WHEN $2 THEN NULL ELSE now() END,
                 consecutive_failures = 0, consecutive_auth_failures = 0,
-                pipelining_off_until = NULL
+                pipelining_off_until = NULL,
+                stale_at = CASE
+                    WHEN $2 OR (last_error_code IS NULL AND last_success_at IS NOT NULL) THEN NULL
+                    ELSE now() + popbridge.stale_after($4) END
             WHERE mailbox_id = $1",
             id,
             settings.paused,
+            settings.host,
+            settings.poll_interval_seconds,
         )
         .execute(&mut *tx)
         .await?;

@@ -94,9 +94,11 @@ impl Store {
         lock_lease(&mut tx, held).await?;
         mark_due_deletions(&mut tx, held.mailbox_id, policy, after_days).await?;
         let rows = sqlx::query!(
+            // A join looks each up by index; `= ANY` may compare all with all.
             r#"SELECT unique_id, failures, message_id IS NOT NULL OR stored_at IS NOT NULL OR skipped
                 AS "settled!", remote_state AS "remote_state: RemoteState"
-            FROM popbridge.maildrop_entries WHERE mailbox_id = $1 AND unique_id = ANY($2)"#,
+            FROM unnest($2::bytea[]) AS listed (u)
+            JOIN popbridge.maildrop_entries ON mailbox_id = $1 AND unique_id = u"#,
             held.mailbox_id,
             listed,
         )
@@ -106,7 +108,8 @@ impl Store {
             // Some servers list only a part of the maildrop at a time.
             sqlx::query!(
                 "UPDATE popbridge.maildrop_entries SET remote_state = 'present', absent_at = NULL
-                WHERE mailbox_id = $1 AND remote_state = 'gone' AND unique_id = ANY($2)",
+                FROM unnest($2::bytea[]) AS listed (u)
+                WHERE mailbox_id = $1 AND unique_id = u AND remote_state = 'gone'",
                 held.mailbox_id,
                 listed,
             )
@@ -192,7 +195,8 @@ impl Store {
         lock_lease(&mut tx, held).await?;
         sqlx::query!(
             "UPDATE popbridge.maildrop_entries SET dele_sent_at = now()
-            WHERE mailbox_id = $1 AND unique_id = ANY($2)",
+            FROM unnest($2::bytea[]) AS deleted (u)
+            WHERE mailbox_id = $1 AND unique_id = u",
             held.mailbox_id,
             unique_ids,
         )
@@ -214,7 +218,8 @@ impl Store {
             r#"UPDATE popbridge.maildrop_entries SET absent_at = now(), remote_state =
                 CASE remote_state WHEN 'delete_pending' THEN 'deleted' ELSE 'gone' END
             WHERE mailbox_id = $1 AND remote_state IN ('present', 'delete_pending')
-                AND NOT EXISTS (SELECT FROM unnest($2::bytea[]) AS t(u) WHERE u = unique_id)
+                -- Not as an anti-join: that may become a loop over both.
+                AND unique_id NOT IN (SELECT unnest($2::bytea[]))
             RETURNING remote_state = 'deleted' AS "deleted!""#,
             held.mailbox_id,
             listed,

@@ -26,8 +26,13 @@ use crate::{
     },
 };
 
-/// Sessions after which a pass makes room for other mailboxes, however much is left.
-const MAX_SESSIONS: usize = 50;
+/// Sessions after which a pass makes room for other mailboxes, however much is left; it is due again
+/// at once, behind those that wait longer.
+const MAX_SESSIONS: usize = 20;
+
+/// No session begins so long after the pass did: a slow server keeps its slot no longer than that
+/// and one session.
+const MAX_PASS: Duration = Duration::from_secs(20);
 
 /// A session that takes longer waits for Postgres: all waits for the server end before
 /// ([`pop3::Deadlines`]).
@@ -144,6 +149,7 @@ impl Pass {
             transcript: &transcript,
             pipelining: self.claim.pipelining,
         };
+        let began = Instant::now();
         for _ in 0..MAX_SESSIONS {
             let before = progress.counts.stored;
             let session = sessions.run(
@@ -164,7 +170,11 @@ impl Pass {
             progress.caught_up = !end.more;
             progress.at_once = end.more && may_return;
             // The next pass has an access token of its own.
-            if !progress.at_once || progress.counts.stored == before || !login.is_usable() {
+            if !progress.at_once
+                || progress.counts.stored == before
+                || !login.is_usable()
+                || began.elapsed() >= MAX_PASS
+            {
                 break;
             }
         }
@@ -219,7 +229,7 @@ impl Pass {
         let login_delay = retry::login_delay(announced);
         let (failure, next_in) = match &result {
             Ok(()) => {
-                let next_in = after_success(mailbox, at_once);
+                let next_in = after_success(mailbox, at_once, announced);
                 (None, Some(next_in.max(login_delay.unwrap_or_default())))
             }
             Err(error) => {
@@ -306,10 +316,11 @@ impl Pass {
     }
 }
 
-fn after_success(mailbox: &Mailbox, at_once: bool) -> Duration {
+fn after_success(mailbox: &Mailbox, at_once: bool, announced: &[String]) -> Duration {
     if at_once {
         return Duration::ZERO;
     }
     let seconds = mailbox.settings.poll_interval_seconds.unsigned_abs();
-    retry::jitter(Duration::from_secs(seconds.into()))
+    let interval = retry::jitter(Duration::from_secs(seconds.into()));
+    interval.min(retry::half_expiry(announced).unwrap_or(Duration::MAX))
 }

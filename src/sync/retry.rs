@@ -53,16 +53,26 @@ pub(super) fn after_failure(error: &Error, standing: Standing) -> Option<Duratio
 
 /// Least time between logins that a server announces (RFC 2449, section 6.5), within reason.
 pub(super) fn login_delay(capabilities: &[String]) -> Option<Duration> {
-    let seconds = capabilities.iter().find_map(|line| {
-        let mut words = line.split_ascii_whitespace();
-        let name = words.next()?;
-        let seconds = name
-            .eq_ignore_ascii_case("LOGIN-DELAY")
-            .then(|| words.next())?;
-        seconds?.parse::<u32>().ok()
-    })?;
+    let seconds = announced(capabilities, "LOGIN-DELAY")?;
     // Cyrus announces a delay of 0.
     (seconds > 0).then(|| Duration::from_secs(seconds.into()).min(HOUR))
+}
+
+/// Half of the time after which a server removes mail by itself, where it announces one (RFC 2449,
+/// section 6.7): who comes more often than that loses nothing. Where mail is removed once it was
+/// retrieved (`EXPIRE 0`), it has been stored by then.
+pub(super) fn half_expiry(capabilities: &[String]) -> Option<Duration> {
+    let days = announced(capabilities, "EXPIRE")?;
+    (days > 0).then(|| 12 * HOUR * days)
+}
+
+/// The number that a capability is announced with.
+fn announced(capabilities: &[String], name: &str) -> Option<u32> {
+    capabilities.iter().find_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let found = words.next()?.eq_ignore_ascii_case(name);
+        found.then(|| words.next())??.parse().ok()
+    })
 }
 
 /// Spreads what would come at once: ten per cent either way.
@@ -145,6 +155,16 @@ mod tests {
         ] {
             let next = after_failure(&error, standing(5, 5));
             assert_eq!(next.is_none(), ends, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn mail_that_the_server_expires_is_looked_for_in_time() {
+        let lines = |line: &str| half_expiry(&["TOP".to_owned(), line.to_owned()]);
+        assert_eq!(lines("EXPIRE 1"), Some(12 * HOUR));
+        assert_eq!(lines("expire 30 USER"), Some(15 * 24 * HOUR));
+        for none in ["EXPIRE 0", "EXPIRE NEVER", "EXPIRE", "UIDL"] {
+            assert_eq!(lines(none), None, "{none}");
         }
     }
 

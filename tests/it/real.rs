@@ -3,3 +3,4 @@
 mod dovecot;
 mod killed;
 mod oauth;
+mod replicas;

@@ -1,9 +1,15 @@
 //! What tests stand on.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use ::popbridge::store::leases::HostLimit;
 
 pub(crate) mod app;
 pub(crate) mod cluster;
+pub(crate) mod crowd;
 pub(crate) mod database;
 pub(crate) mod pop3_peer;
 pub(crate) mod popbridge;
@@ -29,5 +35,13 @@ pub(crate) async fn eventually_within<T>(
         }
         assert!(Instant::now() < deadline, "{what}: not within {limit:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// No server has its share yet.
+pub(crate) fn any_host() -> HostLimit {
+    HostLimit {
+        passes: 100,
+        running: HashMap::new(),
     }
 }

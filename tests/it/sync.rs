@@ -12,7 +12,7 @@ use popbridge::{
         syncs::Sync,
         wakeups::Wakeups,
     },
-    sync::Pool,
+    sync::{Limits, Pool},
 };
 use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
@@ -20,16 +20,17 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::support::{
+    any_host,
     database::Database,
     eventually,
     pop3_peer::{Answer, Peer, Running, connector, loopback},
 };
 
 mod oauth;
+mod odd_servers;
+mod scheduling;
 
 const LEASE: Duration = Duration::from_secs(60);
-
-mod odd_servers;
 
 /// A store and a pool of sync workers over it.
 struct Engine {
@@ -53,8 +54,11 @@ impl Engine {
             Wakeups::default(),
             connector(deadlines),
             AccessTokens::new(store.clone(), loopback()).unwrap(),
-            4,
-            64 << 20,
+            Limits {
+                sessions: 4,
+                sessions_per_host: 4,
+                memory: 64 << 20,
+            },
         );
         let stop = CancellationToken::new();
         let stopped = stop.clone();
@@ -448,7 +452,10 @@ async fn idle_mailbox() -> (Database, Store, uuid::Uuid) {
 #[tokio::test]
 async fn claimed_mailbox_is_claimed_by_nobody_else() {
     let (_database, store, mailbox) = idle_mailbox().await;
-    let claims = store.claim_due_mailboxes(10, LEASE).await.unwrap();
+    let claims = store
+        .claim_due_mailboxes(10, LEASE, &any_host())
+        .await
+        .unwrap();
     assert_eq!(
         claims
             .iter()
@@ -458,7 +465,7 @@ async fn claimed_mailbox_is_claimed_by_nobody_else() {
     );
     assert!(
         store
-            .claim_due_mailboxes(10, LEASE)
+            .claim_due_mailboxes(10, LEASE, &any_host())
             .await
             .unwrap()
             .is_empty()
@@ -468,8 +475,16 @@ async fn claimed_mailbox_is_claimed_by_nobody_else() {
 #[tokio::test]
 async fn expired_lease_is_taken_over_and_the_late_worker_writes_nothing() {
     let (_database, store, mailbox) = idle_mailbox().await;
-    let late = store.claim_due_mailboxes(1, Duration::ZERO).await.unwrap()[0].lease;
-    let current = store.claim_due_mailboxes(1, LEASE).await.unwrap()[0].lease;
+    let late = store
+        .claim_due_mailboxes(1, Duration::ZERO, &any_host())
+        .await
+        .unwrap()[0]
+        .lease;
+    let current = store
+        .claim_due_mailboxes(1, LEASE, &any_host())
+        .await
+        .unwrap()[0]
+        .lease;
     assert!(current.token > late.token);
 
     let outcome = Outcome {
@@ -508,8 +523,11 @@ async fn stopped_worker_gives_its_mailbox_back_at_once() {
         Wakeups::default(),
         connector(Deadlines::default()),
         AccessTokens::new(store.clone(), loopback()).unwrap(),
-        1,
-        64 << 20,
+        Limits {
+            sessions: 1,
+            sessions_per_host: 1,
+            memory: 64 << 20,
+        },
     );
     let stop = CancellationToken::new();
     let stopped = stop.clone();
@@ -525,14 +543,21 @@ async fn stopped_worker_gives_its_mailbox_back_at_once() {
     .await;
     stop.cancel();
     running.await.unwrap();
-    let claims = store.claim_due_mailboxes(1, LEASE).await.unwrap();
+    let claims = store
+        .claim_due_mailboxes(1, LEASE, &any_host())
+        .await
+        .unwrap();
     assert_eq!(claims.len(), 1, "no need to wait for the lease to end");
 }
 
 #[tokio::test]
 async fn message_that_is_listed_again_is_present_again() {
     let (_database, store, mailbox) = idle_mailbox().await;
-    let lease = store.claim_due_mailboxes(1, LEASE).await.unwrap()[0].lease;
+    let lease = store
+        .claim_due_mailboxes(1, LEASE, &any_host())
+        .await
+        .unwrap()[0]
+        .lease;
     let listed = [b"uid-1".to_vec(), b"uid-2".to_vec()];
     store
         .store_messages(&lease, vec![message(mailbox, "uid-1")])
@@ -554,7 +579,11 @@ async fn message_that_is_listed_again_is_present_again() {
 #[tokio::test]
 async fn mailbox_can_be_deleted_while_a_pass_stores_into_it() {
     let (database, store, mailbox) = idle_mailbox().await;
-    let lease = store.claim_due_mailboxes(1, LEASE).await.unwrap()[0].lease;
+    let lease = store
+        .claim_due_mailboxes(1, LEASE, &any_host())
+        .await
+        .unwrap()[0]
+        .lease;
     // What an ingest does first and last, held open in between.
     let mut ingest = PgConnection::connect(&database.url).await.unwrap();
     let mut ingest = ingest.begin().await.unwrap();

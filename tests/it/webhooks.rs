@@ -57,7 +57,10 @@ impl Outbox {
             .create_mailbox(&mailbox(), &"secret".into())
             .await
             .unwrap();
-        let claims = store.claim_due_mailboxes(1, minutes(60)).await.unwrap();
+        let claims = store
+            .claim_due_mailboxes(1, minutes(60), &crate::support::any_host())
+            .await
+            .unwrap();
         Self {
             store,
             wakeups: Wakeups::default(),

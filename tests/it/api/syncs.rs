@@ -72,7 +72,7 @@ async fn wait_ends_with_the_sync() {
         loop {
             let claims = app
                 .store
-                .claim_due_mailboxes(1, Duration::from_secs(60))
+                .claim_due_mailboxes(1, Duration::from_secs(60), &crate::support::any_host())
                 .await
                 .unwrap();
             for claim in claims {

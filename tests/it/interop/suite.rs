@@ -164,7 +164,6 @@ pub(super) async fn tls_is_resumed_where_offered<S: Pop3Server>(tested: &Tested)
             session.quit().await.unwrap();
             transcript.tls().unwrap().resumed
         };
-        assert!(!resumes().await, "{line:?}: nothing to resume");
         if S::RESUMES_TLS {
             // A busy server may take us to a process of its own that knows no session yet.
             eventually("a session is resumed", async || {
@@ -172,7 +171,7 @@ pub(super) async fn tls_is_resumed_where_offered<S: Pop3Server>(tested: &Tested)
             })
             .await;
         } else {
-            assert!(!resumes().await, "{line:?}");
+            assert!(!resumes().await && !resumes().await, "{line:?}");
         }
     }
 }

@@ -155,7 +155,7 @@ impl App {
     pub(crate) async fn lease(&self, mailbox_id: Uuid) -> Lease {
         let claims = self
             .store
-            .claim_due_mailboxes(100, Duration::from_secs(600))
+            .claim_due_mailboxes(100, Duration::from_secs(600), &crate::support::any_host())
             .await
             .unwrap();
         let claim = claims

@@ -36,6 +36,7 @@ impl Popbridge {
             listen: "127.0.0.1:0".parse().unwrap(),
             migrate: true,
             sync_concurrency: 4,
+            sync_concurrency_per_host: 4,
             memory_budget: 256 << 20,
             egress_allow: vec!["127.0.0.0/8".parse().unwrap()],
             cors_origins: Vec::new(),

@@ -13,7 +13,7 @@ use popbridge::{
         mailboxes::{Auth, MailboxState, Settings},
         wakeups::Wakeups,
     },
-    sync::Pool,
+    sync::{Limits, Pool},
 };
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
@@ -341,8 +341,11 @@ fn replica(store: &Store, egress: Egress) -> (CancellationToken, JoinHandle<()>)
         Wakeups::default(),
         connector(Deadlines::default()),
         AccessTokens::new(store.clone(), egress).unwrap(),
-        4,
-        64 << 20,
+        Limits {
+            sessions: 4,
+            sessions_per_host: 4,
+            memory: 64 << 20,
+        },
     );
     let stop = CancellationToken::new();
     let stopped = stop.clone();
@@ -363,7 +366,10 @@ async fn stop_in_the_middle_of_a_refresh_loses_no_refresh_token() {
         .unwrap();
     endpoint.was_asked(1).await;
     stop.cancel();
-    let claims = store.claim_due_mailboxes(1, LEASE).await.unwrap();
+    let claims = store
+        .claim_due_mailboxes(1, LEASE, &crate::support::any_host())
+        .await
+        .unwrap();
     assert!(claims.is_empty(), "nobody else may refresh meanwhile");
     endpoint.open();
     pool.await.unwrap();
@@ -423,8 +429,15 @@ async fn late_worker_without_the_lease_refreshes_nothing() {
         .create_mailbox(&settings(&peer.server), &endpoint.credential())
         .await
         .unwrap();
-    let late = store.claim_due_mailboxes(1, Duration::ZERO).await.unwrap()[0].lease;
-    store.claim_due_mailboxes(1, LEASE).await.unwrap();
+    let late = store
+        .claim_due_mailboxes(1, Duration::ZERO, &crate::support::any_host())
+        .await
+        .unwrap()[0]
+        .lease;
+    store
+        .claim_due_mailboxes(1, LEASE, &crate::support::any_host())
+        .await
+        .unwrap();
 
     let tokens = AccessTokens::new(store.clone(), loopback()).unwrap();
     let grant = stored(&store, mailbox.id).await;
