@@ -205,6 +205,7 @@ impl App {
         if self.database.private.is_some() {
             // The data directory's lock says so: nobody else works with this database.
             store.release_all_leases().await?;
+            store.release_all_deliveries().await?;
         }
         let wakeups = Wakeups::default();
         let egress = Egress::new(config.egress_allow);

@@ -177,6 +177,22 @@ impl Store {
         .await?)
     }
 
+    /// Frees every claimed delivery that was never attempted; what was attempted before waits for the
+    /// end of its lease. Only for a process that knows it is alone with this database.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn release_all_deliveries(&self) -> Result<(), Error> {
+        // Before its first attempt, nothing but a claim makes a delivery due later.
+        sqlx::query!(
+            "UPDATE popbridge.deliveries SET next_attempt_at = now()
+            WHERE state = 'pending' AND attempts = 0 AND next_attempt_at > now()",
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
     /// The secret of the endpoint of a delivery, `whsec_…`.
     ///
     /// # Errors

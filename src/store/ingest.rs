@@ -24,6 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// and at which pace beyond: a connection that says nothing for longer is given up.
 const LEAST_OCTETS_PER_SECOND: usize = 512 << 10;
 
+/// Octets that are sent to Postgres at once.
+const COPY_OCTETS: usize = 64 << 10;
+
 /// A fetched and parsed message.
 #[derive(Debug)]
 pub struct NewMessage {
@@ -230,14 +233,43 @@ pub(super) async fn insert_messages(
     )
     .execute(&mut *tx)
     .await?;
-    sqlx::query!(
-        "INSERT INTO popbridge.raw_messages (mailbox_id, message_id, octets)
-        SELECT $1, * FROM unnest($2::uuid[], $3::bytea[])",
-        mailbox_id,
-        &ids,
-        &octets,
-    )
-    .execute(&mut *tx)
-    .await?;
+    copy_octets(tx, mailbox_id, ids.into_iter().zip(octets)).await?;
     Ok(events)
+}
+
+/// Streams the octets in pieces: as a parameter of a statement they would be held three times.
+async fn copy_octets(
+    tx: &mut PgConnection,
+    mailbox_id: Uuid,
+    messages: impl Iterator<Item = (Uuid, Vec<u8>)>,
+) -> Result<(), Error> {
+    let mut copy = tx
+        .copy_in_raw(
+            "COPY popbridge.raw_messages (mailbox_id, message_id, octets)
+            FROM STDIN (FORMAT binary)",
+        )
+        .await?;
+    // Signature, flags, and the length of what extends the header.
+    let mut piece = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0".to_vec();
+    for (id, octets) in messages {
+        // Each field after its length.
+        piece.extend_from_slice(&3_i16.to_be_bytes());
+        for id in [mailbox_id, id] {
+            piece.extend_from_slice(&16_i32.to_be_bytes());
+            piece.extend_from_slice(id.as_bytes());
+        }
+        let length = i32::try_from(octets.len()).expect("no message is longer than a bytea");
+        piece.extend_from_slice(&length.to_be_bytes());
+        for part in octets.chunks(COPY_OCTETS) {
+            piece.extend_from_slice(part);
+            if piece.len() >= COPY_OCTETS {
+                copy.send(piece.as_slice()).await?;
+                piece.clear();
+            }
+        }
+    }
+    piece.extend_from_slice(&(-1_i16).to_be_bytes());
+    copy.send(piece.as_slice()).await?;
+    copy.finish().await?;
+    Ok(())
 }

@@ -5,13 +5,17 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::Error;
+use crate::message::limits::MAX_TEXT_OCTETS;
 
 /// Octets that one permit stands for.
 const UNIT: u64 = 1024;
 
-/// A message is held twice at its peak: raw beside its decoded parts, then raw beside the
-/// statement that stores it.
+/// A message is held twice at its peak: raw beside its decoded parts.
 const COPIES: u64 = 2;
+
+/// What is kept of its text is held as often more: parsed, as JSON, in a statement, and on its way
+/// to Postgres.
+const TEXT_COPIES: u64 = 4;
 
 /// How long a session waits for its share; the server would hang up on it soon after.
 const PATIENCE: Duration = Duration::from_secs(45);
@@ -54,7 +58,9 @@ impl Budget {
     }
 
     fn permits_for(&self, octets: u64) -> u32 {
-        let permits = octets.saturating_mul(COPIES).div_ceil(UNIT).max(1);
+        let text = octets.min(MAX_TEXT_OCTETS as u64) * TEXT_COPIES;
+        let held = octets.saturating_mul(COPIES).saturating_add(text);
+        let permits = held.div_ceil(UNIT).max(1);
         u32::try_from(permits).unwrap_or(u32::MAX).min(self.total)
     }
 }
@@ -90,7 +96,7 @@ mod tests {
 
     #[tokio::test]
     async fn growth_fails_rather_than_waits() {
-        let budget = Budget::new(1 << 20);
+        let budget = Budget::new(4 << 20);
         let mut first = budget.reserve(200 << 10).await.unwrap();
         let _second = budget.reserve(200 << 10).await.unwrap();
         assert!(first.grow_to(250 << 10).is_ok());

@@ -3,6 +3,7 @@
 use std::{
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
+    sync::LazyLock,
     time::Duration,
 };
 
@@ -11,7 +12,7 @@ use nix::{
     unistd::Pid,
 };
 use popbridge::store::MasterKey;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 use super::{eventually, eventually_within};
@@ -45,10 +46,11 @@ impl Program {
 
     /// Starts over somebody else's Postgres.
     pub(crate) async fn over(database_url: &str, settings: &[(&str, &str)], log: Stdio) -> Self {
-        let master_key = MasterKey::generate();
+        // One for all programs of a test, which may follow each other over the same Postgres.
+        static MASTER_KEY: LazyLock<SecretString> = LazyLock::new(MasterKey::generate);
         let mut all = vec![
             ("DATABASE_URL", database_url),
-            ("POPBRIDGE_MASTER_KEY", master_key.expose_secret()),
+            ("POPBRIDGE_MASTER_KEY", MASTER_KEY.expose_secret()),
             ("POPBRIDGE_LOG", "warn"),
         ];
         all.extend(settings);
@@ -85,6 +87,10 @@ impl Program {
         })
         .await;
         program
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) async fn post(&self, path: &str, body: Value) -> Value {
