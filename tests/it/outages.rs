@@ -33,6 +33,9 @@ const IN_MID_SYNC: u64 = 100;
 /// Lines at WARN and above that one outage may cost.
 const MAX_COMPLAINTS: usize = 12;
 
+/// Mail that arrives at most, however long an outage takes.
+const MAX_ARRIVALS: u32 = 1000;
+
 /// How long it takes at most until the leases of what was given up end.
 const RECOVERY: Duration = Duration::from_secs(60);
 
@@ -179,10 +182,11 @@ enum Database<'a> {
 async fn deliver(pop3: Arc<ChaosServer>, arriving: Arc<AtomicBool>, octets: usize) {
     let text = noise(octets);
     let mut pace = tokio::time::interval(Duration::from_millis(20));
-    let mut n = 0;
-    while arriving.load(Ordering::Relaxed) {
+    for n in 0..MAX_ARRIVALS {
         pace.tick().await;
-        n += 1;
+        if !arriving.load(Ordering::Relaxed) {
+            break;
+        }
         let message = format!("Subject: late {n}\r\n\r\n{text}");
         pop3.maildrop().deliver(message);
     }
