@@ -35,7 +35,7 @@ pub fn columns(message: &Message) -> Parsed {
         .map(|a| json!([a.part.start, a.part.len()]));
     Parsed {
         summary: to_json(&message.summary),
-        body: to_json(&message.body),
+        body: serde_json::to_string(&message.body).expect(SERIALIZES),
         parts: parts.collect(),
     }
 }
@@ -77,6 +77,8 @@ fn names_and_addresses<'a>(addresses: impl IntoIterator<Item = &'a Address>) -> 
         .join(" ")
 }
 
+const SERIALIZES: &str = "these types have string keys and no failing serializer";
+
 fn to_json(part: &impl serde::Serialize) -> Value {
-    serde_json::to_value(part).expect("these types have string keys and no failing serializer")
+    serde_json::to_value(part).expect(SERIALIZES)
 }

@@ -50,8 +50,8 @@ pub struct NewMessage {
     pub state: MessageState,
     /// The parsed message as lists show it.
     pub summary: Value,
-    /// Its headers and text.
-    pub body: Value,
+    /// Its headers and text, as JSON.
+    pub body: String,
     /// `[offset, octets]` of each attachment's part.
     pub parts: Value,
     /// The event that tells of it.
@@ -219,7 +219,7 @@ pub(super) async fn insert_messages(
         "INSERT INTO popbridge.messages
             (mailbox_id, id, unique_id, size, sha256, backlog, state, summary, body, parts)
         SELECT $1, * FROM unnest($2::uuid[], $3::bytea[], $4::bigint[], $5::bytea[], $6::boolean[],
-            $7::text[], $8::jsonb[], $9::jsonb[], $10::jsonb[])",
+            $7::text[], $8::jsonb[], $9::text[], $10::jsonb[])",
         mailbox_id,
         &ids,
         &unique_ids,

@@ -67,8 +67,8 @@ pub struct StoredMessage<S = Value> {
 pub struct Parsed {
     /// What lists show.
     pub summary: Value,
-    /// Headers and text.
-    pub body: Value,
+    /// Headers and text, as JSON: the store does not look into it.
+    pub body: String,
     /// `[offset, octets]` of each attachment's part.
     pub parts: Value,
 }
@@ -161,7 +161,8 @@ impl Store {
     pub async fn whole_message(&self, mailbox_id: Uuid, id: Uuid) -> Result<WholeMessage, Error> {
         let message = self.message(mailbox_id, id).await?;
         let body = sqlx::query_scalar!(
-            "SELECT body FROM popbridge.messages WHERE mailbox_id = $1 AND id = $2",
+            r#"SELECT body::jsonb AS "body!" FROM popbridge.messages
+            WHERE mailbox_id = $1 AND id = $2"#,
             mailbox_id,
             id,
         )
@@ -255,7 +256,7 @@ impl Store {
             parts,
         } = parsed;
         let changes = sqlx::query_scalar!(
-            r#"SELECT summary IS DISTINCT FROM $4 OR body IS DISTINCT FROM $5
+            r#"SELECT summary IS DISTINCT FROM $4 OR body::jsonb IS DISTINCT FROM $5::text::jsonb
                 OR parts IS DISTINCT FROM $6 AS "changes!"
             FROM popbridge.messages WHERE mailbox_id = $1 AND id = $2 AND sha256 = $3"#,
             message.mailbox_id,

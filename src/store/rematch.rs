@@ -176,11 +176,15 @@ async fn absent_lookalikes(
             listed_at AS "listed_at!", remote_state IN ('deleted', 'delete_pending')
                 AND dele_sent_at IS NOT NULL AS "deleted!"
         FROM (
-            SELECT * FROM popbridge.maildrop_entries
-            WHERE mailbox_id = $1 AND content_sha256 = ANY($2)
+            -- Look-ups apart, one by one: a join with a mailbox that grew since it was last
+            -- analysed may compare all with all.
+            SELECT e.* FROM (SELECT DISTINCT unnest($2::bytea[])) AS t(digest)
+            CROSS JOIN LATERAL (SELECT * FROM popbridge.maildrop_entries
+                WHERE mailbox_id = $1 AND content_sha256 = digest OFFSET 0) AS e
             UNION ALL
-            SELECT * FROM popbridge.maildrop_entries
-            WHERE mailbox_id = $1 AND skipped AND octets = ANY($3)
+            SELECT e.* FROM (SELECT DISTINCT unnest($3::bigint[])) AS t(size)
+            CROSS JOIN LATERAL (SELECT * FROM popbridge.maildrop_entries
+                WHERE mailbox_id = $1 AND skipped AND octets = size OFFSET 0) AS e
         ) AS e
         ORDER BY listed_at, message_id"#,
         mailbox_id,
@@ -243,8 +247,10 @@ async fn settle_returned(
     let unique_ids: Vec<&[u8]> = batch.iter().map(|m| m.unique_id.as_slice()).collect();
     let settled = sqlx::query!(
         r#"SELECT unique_id, content_sha256, message_id, remote_state AS "remote_state: RemoteState"
-        FROM popbridge.maildrop_entries
-        WHERE mailbox_id = $1 AND unique_id = ANY($2) AND (message_id IS NOT NULL OR skipped)"#,
+        FROM unnest($2::bytea[]) AS t(listed)
+        CROSS JOIN LATERAL (SELECT * FROM popbridge.maildrop_entries
+            WHERE mailbox_id = $1 AND unique_id = listed OFFSET 0) AS e
+        WHERE message_id IS NOT NULL OR skipped"#,
         mailbox_id,
         &unique_ids as &[&[u8]],
     )

@@ -173,7 +173,7 @@ impl Sessions<'_> {
         let unique_ids: Vec<Vec<u8>> = entries.iter().map(|e| e.unique_id.clone()).collect();
         counts.listed = i64::try_from(entries.len()).expect("memory is smaller than 2^63");
 
-        let known = self.compare(&unique_ids).await?;
+        let mut known = self.compare(&unique_ids).await?;
         if known.values().any(|known| known.due || !known.settled) {
             findings.retries = self.store.retries(self.lease).await?;
         }
@@ -208,12 +208,12 @@ impl Sessions<'_> {
             .await?;
 
         // What was stored just now may be due for deletion too.
-        let idle = plan.fetch.is_empty() && plan.oversize.is_empty();
-        let known = if idle {
-            known
-        } else {
-            self.compare(&unique_ids).await?
-        };
+        let handled = [&plan.fetch, &plan.oversize, &plan.skip];
+        let handled = handled.into_iter().flatten();
+        let handled: Vec<Vec<u8>> = handled.map(|entry| entry.unique_id.clone()).collect();
+        if !handled.is_empty() {
+            known.extend(self.compare(&handled).await?);
+        }
         if self.retrieve && findings.trials.need_control() {
             self.fetch_control(session, &entries, &known, findings)
                 .await?;

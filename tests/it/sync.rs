@@ -688,7 +688,7 @@ fn message(mailbox: uuid::Uuid, unique_id: &str) -> store::ingest::NewMessage {
         backlog: false,
         state: store::messages::MessageState::Stored,
         summary: serde_json::json!({}),
-        body: serde_json::json!({}),
+        body: "{}".to_owned(),
         parts: serde_json::json!([]),
         event: store::events::NewEvent {
             id: uuid::Uuid::now_v7(),

@@ -122,7 +122,7 @@ impl Outbox {
             backlog: false,
             state: popbridge::store::messages::MessageState::Stored,
             summary: json!({ "subject": "Hello", "preview": "Hello" }),
-            body: json!({ "headers": [], "text": { "plain": text } }),
+            body: json!({ "headers": [], "text": { "plain": text } }).to_string(),
             parts: json!([]),
             event: NewEvent {
                 id: Uuid::now_v7(),

@@ -201,7 +201,7 @@ pub(crate) fn message(mailbox_id: Uuid, unique_id: &str, octets: &[u8]) -> NewMe
         backlog: false,
         state: popbridge::store::messages::MessageState::Stored,
         summary: json!({ "subject": unique_id, "attachments": [] }),
-        body: json!({ "headers": [], "text": { "plain": "hello", "html": null } }),
+        body: json!({ "headers": [], "text": { "plain": "hello", "html": null } }).to_string(),
         parts: json!([]),
         event: NewEvent {
             id: Uuid::now_v7(),
