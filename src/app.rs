@@ -16,6 +16,7 @@ use crate::{
     oauth::AccessTokens,
     pop3::{Connector, Deadlines},
     postgres::PrivatePostgres,
+    retention,
     store::{self, MasterKey, Store, wakeups::Wakeups},
     sync,
     webhooks::Dispatcher,
@@ -245,6 +246,10 @@ impl App {
                 },
             );
             self.spawn("sync workers", |stop| async move { pool.run(&stop).await });
+            let (kept, told) = (store.clone(), wakeups.clone());
+            self.spawn("retention", |stop| async move {
+                retention::run(&kept, &told, &stop).await;
+            });
             let dispatcher = Dispatcher::new(store.clone(), wakeups.clone(), egress)?;
             self.spawn("webhook dispatcher", |stop| async move {
                 dispatcher.run(stop).await

@@ -18,6 +18,7 @@ pub mod oauth;
 pub mod parsed;
 pub mod pop3;
 pub mod postgres;
+pub mod retention;
 pub mod store;
 pub mod sync;
 pub mod telemetry;

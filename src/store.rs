@@ -24,6 +24,7 @@ pub mod mailboxes;
 pub mod maildrop;
 pub mod messages;
 pub mod rematch;
+pub mod retention;
 mod sealing;
 mod stale;
 pub mod syncs;

@@ -14,6 +14,7 @@ use super::{
     connections::Loan,
     events::{self, NewEvent},
     leases::{Lease, lock_lease},
+    mailboxes::count_stored,
     messages::MessageState,
     rematch::{CurrentListing, Matched, match_again},
 };
@@ -138,16 +139,7 @@ async fn insert_batch(
     let count = i64::try_from(batch.len()).expect("a batch is small");
     let events = insert_messages(&mut tx, held.mailbox_id, batch).await?;
     events::append(&mut tx, events).await?;
-    sqlx::query!(
-        "UPDATE popbridge.mailbox_states
-            SET message_count = message_count + $2, stored_bytes = stored_bytes + $3
-            WHERE mailbox_id = $1",
-        held.mailbox_id,
-        count,
-        octets,
-    )
-    .execute(&mut *tx)
-    .await?;
+    count_stored(&mut tx, held.mailbox_id, count, octets).await?;
     tx.commit().await?;
     Ok(Stored {
         messages: count,

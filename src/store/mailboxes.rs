@@ -1,5 +1,7 @@
 //! Mailboxes: what users set, and how their syncs fare.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, types::Json};
 use time::OffsetDateTime;
@@ -9,8 +11,14 @@ use uuid::Uuid;
 use super::{
     Error, Store,
     credentials::{Credential, CredentialKind},
+    leases::interval,
+    retention::Retention,
     unsettled::retry_oversize,
 };
+
+/// How long mail that is more than its mailbox keeps stays at least: so that webhooks that want its
+/// text find it at their first attempt.
+const RETENTION_GRACE: Duration = Duration::from_secs(10);
 
 /// How a maildrop's connection is protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
@@ -132,6 +140,8 @@ pub struct Settings {
     pub max_messages_per_session: i32,
     /// Octets of new messages that one session fetches at most.
     pub max_bytes_per_session: i64,
+    /// How much of the stored mail is kept; null: all of it.
+    pub retention: Option<Retention>,
     /// Not synced while true.
     pub paused: bool,
 }
@@ -196,7 +206,8 @@ macro_rules! select_mailboxes {
                 tls_pin_sha256, username, auth AS "auth: Auth", poll_interval_seconds,
                 delete_policy AS "delete_policy: DeletePolicy", delete_after_days,
                 initial_sync AS "initial_sync: Json<InitialSync>", notify_backlog,
-                max_message_bytes, max_messages_per_session, max_bytes_per_session, paused,
+                max_message_bytes, max_messages_per_session, max_bytes_per_session,
+                retention AS "retention: Json<Retention>", paused,
                 credential AS "credential: CredentialKind",
                 CASE
                     WHEN paused THEN 'paused'
@@ -233,6 +244,7 @@ macro_rules! select_mailboxes {
                 max_message_bytes: row.max_message_bytes,
                 max_messages_per_session: row.max_messages_per_session,
                 max_bytes_per_session: row.max_bytes_per_session,
+                retention: row.retention.map(|Json(retention)| retention),
                 paused: row.paused,
             },
             credential: row.credential,
@@ -271,9 +283,10 @@ impl Store {
             "INSERT INTO popbridge.mailboxes (id, name, external_id, host, port, tls, tls_ca_pem,
                 username, auth, sealed_secret, poll_interval_seconds, delete_policy,
                 delete_after_days, initial_sync, notify_backlog, max_message_bytes,
-                max_messages_per_session, max_bytes_per_session, paused, tls_pin_sha256, credential)
+                max_messages_per_session, max_bytes_per_session, paused, tls_pin_sha256, credential,
+                retention)
             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
-                $18, $19, $20, $21)",
+                $18, $19, $20, $21, $22)",
             id,
             settings.name,
             settings.external_id,
@@ -295,6 +308,7 @@ impl Store {
             settings.paused,
             settings.tls_pin_sha256,
             credential.kind() as CredentialKind,
+            settings.retention.map(Json) as _,
         )
         .execute(&mut *tx)
         .await?;
@@ -377,7 +391,7 @@ impl Store {
                 secret_version = secret_version + CASE WHEN $11 IS NULL THEN 0 ELSE 1 END,
                 sealed_access_token = CASE WHEN $11 IS NULL THEN sealed_access_token END,
                 access_token_expires_at = CASE WHEN $11 IS NULL THEN access_token_expires_at END,
-                tls_pin_sha256 = $22
+                tls_pin_sha256 = $22, retention = $23
             WHERE id = $1 AND updated_at = $2 RETURNING id",
             id,
             read_at,
@@ -401,6 +415,7 @@ impl Store {
             settings.paused,
             credential.map(Credential::kind) as Option<CredentialKind>,
             settings.tls_pin_sha256,
+            settings.retention.map(Json) as _,
         )
         .fetch_one(&mut *tx)
         .await?;
@@ -410,6 +425,7 @@ impl Store {
                 next_sync_at = CASE WHEN $2 THEN NULL ELSE now() END,
                 consecutive_failures = 0, consecutive_auth_failures = 0,
                 pipelining_off_until = NULL,
+                retention_due_at = CASE WHEN $5 THEN now() END,
                 stale_at = CASE
                     WHEN $2 OR (last_error_code IS NULL AND last_success_at IS NOT NULL) THEN NULL
                     ELSE now() + popbridge.stale_after($4) END
@@ -418,6 +434,7 @@ impl Store {
             settings.paused,
             settings.host,
             settings.poll_interval_seconds,
+            settings.retention.is_some(),
         )
         .execute(&mut *tx)
         .await?;
@@ -442,6 +459,31 @@ impl Store {
         tx.commit().await?;
         Ok(())
     }
+}
+
+/// Changes what the mailbox says that it stores. What came may be more than it keeps.
+pub(super) async fn count_stored(
+    tx: &mut PgConnection,
+    mailbox_id: Uuid,
+    messages: i64,
+    octets: i64,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "UPDATE popbridge.mailbox_states
+        SET message_count = message_count + $2, stored_bytes = stored_bytes + $3,
+            retention_due_at = CASE WHEN $4 AND EXISTS (SELECT FROM popbridge.mailboxes
+                    WHERE id = $1 AND retention IS NOT NULL)
+                THEN LEAST(retention_due_at, now() + $5) ELSE retention_due_at END
+        WHERE mailbox_id = $1",
+        mailbox_id,
+        messages,
+        octets,
+        messages > 0 || octets > 0,
+        interval(RETENTION_GRACE),
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
 /// Locks a mailbox's state, as every transaction that changes a mailbox or its rows does first: in

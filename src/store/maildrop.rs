@@ -361,13 +361,10 @@ async fn mark_due_deletions(
         }
         DeletePolicy::AfterAck => {
             sqlx::query!(
-                "UPDATE popbridge.maildrop_entries e
+                "UPDATE popbridge.maildrop_entries
                 SET remote_state = 'delete_pending', delete_requested_at = now()
-                FROM popbridge.messages m
-                WHERE e.mailbox_id = $1 AND e.remote_state = 'present'
-                    AND m.mailbox_id = e.mailbox_id AND m.unique_id = e.unique_id
-                    AND (e.acked_at IS NOT NULL OR e.delivered_at IS NOT NULL)
-                    AND e.stored_at IS NOT NULL",
+                WHERE mailbox_id = $1 AND remote_state = 'present' AND stored_at IS NOT NULL
+                    AND (acked_at IS NOT NULL OR delivered_at IS NOT NULL)",
                 mailbox_id,
             )
             .execute(&mut *tx)

@@ -9,9 +9,10 @@ use uuid::Uuid;
 
 use super::{
     Error, Store,
-    events::{self, Facts, NewEvent},
-    mailboxes::lock_state,
+    events::{self, NewEvent},
+    mailboxes::{count_stored, lock_state},
     maildrop::{RemoteState, count_pending_deletes},
+    retention::{deleted, remove_copies},
 };
 
 /// Whether all of a message is stored.
@@ -357,30 +358,7 @@ async fn remove_copy(
     id: Uuid,
     octets: i64,
 ) -> Result<(), Error> {
-    sqlx::query!(
-        "DELETE FROM popbridge.messages WHERE mailbox_id = $1 AND id = $2",
-        mailbox_id,
-        id
-    )
-    .execute(&mut *tx)
-    .await?;
-    sqlx::query!(
-        "UPDATE popbridge.mailbox_states
-        SET message_count = message_count - 1, stored_bytes = stored_bytes - $2
-        WHERE mailbox_id = $1",
-        mailbox_id,
-        octets,
-    )
-    .execute(&mut *tx)
-    .await?;
-    let event = NewEvent {
-        id: Uuid::now_v7(),
-        mailbox_id,
-        kind: "message.deleted",
-        message_id: Some(id),
-        data: serde_json::json!({ "message_id": id }),
-        notify: true,
-        facts: Facts::default(),
-    };
-    events::append(tx, vec![event]).await
+    remove_copies(tx, mailbox_id, &[id]).await?;
+    count_stored(tx, mailbox_id, -1, -octets).await?;
+    events::append(tx, vec![deleted(mailbox_id, id, "api")]).await
 }

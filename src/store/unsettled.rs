@@ -10,7 +10,7 @@ use super::{
     Error, Store, events,
     ingest::{NewMessage, insert_entries, insert_messages},
     leases::{Lease, lock_lease},
-    mailboxes::lock_state,
+    mailboxes::{count_stored, lock_state},
     maildrop::Listed,
     messages::MessageState,
 };
@@ -274,25 +274,6 @@ pub(super) async fn retry_oversize(
             AND e.mailbox_id = m.mailbox_id AND e.unique_id = m.unique_id",
         mailbox_id,
         max_octets,
-    )
-    .execute(tx)
-    .await?;
-    Ok(())
-}
-
-async fn count_stored(
-    tx: &mut PgConnection,
-    mailbox_id: Uuid,
-    messages: i64,
-    octets: i64,
-) -> Result<(), Error> {
-    sqlx::query!(
-        "UPDATE popbridge.mailbox_states
-        SET message_count = message_count + $2, stored_bytes = stored_bytes + $3
-        WHERE mailbox_id = $1",
-        mailbox_id,
-        messages,
-        octets,
     )
     .execute(tx)
     .await?;

@@ -228,6 +228,7 @@ mod tests {
             max_message_bytes: 1000,
             max_messages_per_session: 3,
             max_bytes_per_session: 1500,
+            retention: None,
             paused: false,
         }
     }

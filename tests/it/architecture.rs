@@ -17,6 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("connection", &["pop3", "store"]),
     ("parsed", &["message", "store"]),
     ("oauth", &["egress", "store"]),
+    ("retention", &["store"]),
     (
         "sync",
         &["connection", "message", "oauth", "parsed", "pop3", "store"],

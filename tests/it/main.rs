@@ -15,6 +15,7 @@ mod outages;
 mod pop3;
 mod private_postgres;
 mod real;
+mod retention;
 mod stopping;
 mod support;
 mod sync;

@@ -244,6 +244,7 @@ fn mailbox() -> MailboxSettings {
         max_message_bytes: 1 << 20,
         max_messages_per_session: 500,
         max_bytes_per_session: 1 << 30,
+        retention: None,
         paused: false,
     }
 }

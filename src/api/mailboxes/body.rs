@@ -15,6 +15,7 @@ use super::super::{
 use crate::store::{
     credentials::Credential,
     mailboxes::{Auth, DeletePolicy, InitialSync, Mailbox, Settings, Tls},
+    retention::Retention,
 };
 
 mod credential;
@@ -103,10 +104,35 @@ pub(super) struct MailboxBody {
     #[schema(value_type = i64, minimum = 1024, maximum = 17179869184i64, default = 209715200)]
     #[serde(default)]
     max_bytes_per_session: Field<i64>,
+    /// How much of the stored mail is kept; null: all of it.
+    #[schema(value_type = Option<RetentionBody>)]
+    #[serde(default)]
+    retention: Field<Option<RetentionBody>>,
     /// Not synced while true.
     #[schema(value_type = bool, default = false)]
     #[serde(default)]
     paused: Field<bool>,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    unknown: BTreeMap<String, Value>,
+}
+
+/// How much of a mailbox's stored mail is kept. The oldest is removed first, and is not fetched
+/// again; on the server it stays for as long as the delete policy says.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+struct RetentionBody {
+    /// Days since a message was stored; null: any.
+    #[schema(value_type = Option<i32>, minimum = 1, maximum = 36500)]
+    #[serde(default)]
+    max_age_days: Field<Option<i32>>,
+    /// Messages; null: any number.
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 1000000000)]
+    #[serde(default)]
+    max_messages: Field<Option<i64>>,
+    /// Octets of stored messages; null: any number.
+    #[schema(value_type = Option<i64>, minimum = 1024, maximum = 1125899906842624i64)]
+    #[serde(default)]
+    max_bytes: Field<Option<i64>>,
     #[serde(flatten)]
     #[schema(ignore)]
     unknown: BTreeMap<String, Value>,
@@ -218,8 +244,33 @@ impl MailboxBody {
             max_bytes_per_session,
             paused,
         );
+        match self.retention.take("/retention", mistakes) {
+            None => {}
+            Some(None) => settings.retention = None,
+            Some(Some(retention)) => {
+                let current = settings.retention.unwrap_or_default();
+                let changed = retention.apply(current, mistakes);
+                settings.retention = Some(changed).filter(|kept| *kept != Retention::default());
+            }
+        }
         rules::normalise_pin(&mut settings, mistakes);
         settings
+    }
+}
+
+impl RetentionBody {
+    fn apply(self, mut retention: Retention, mistakes: &mut Mistakes) -> Retention {
+        mistakes.refuse(&self.unknown, "/retention", |_| None);
+        let days = "/retention/max_age_days";
+        self.max_age_days
+            .put(&mut retention.max_age_days, days, mistakes);
+        let messages = "/retention/max_messages";
+        self.max_messages
+            .put(&mut retention.max_messages, messages, mistakes);
+        let bytes = "/retention/max_bytes";
+        self.max_bytes
+            .put(&mut retention.max_bytes, bytes, mistakes);
+        retention
     }
 }
 
@@ -242,5 +293,6 @@ const DEFAULTS: Settings = Settings {
     max_message_bytes: 50 << 20,
     max_messages_per_session: 500,
     max_bytes_per_session: 200 << 20,
+    retention: None,
     paused: false,
 };

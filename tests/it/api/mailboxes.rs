@@ -117,7 +117,7 @@ async fn each_wrong_value_is_refused() {
         ("/name", "name", json!("a\u{0}b")),
         ("/external_id", "external_id", json!("a\u{0}b")),
         ("/auth", "auth", json!("xoauth2")),
-        ("/retention", "retention", json!({ "max_age_days": 7 })),
+        ("/retention", "retention", json!("a week")),
         ("/tls_pin_sha256", "tls_pin_sha256", json!("00")),
         ("/initial_sync", "initial_sync", json!({ "last_n": 0 })),
         (

@@ -192,6 +192,7 @@ fn settings(server: &Crowd, username: &str) -> Settings {
         max_message_bytes: 1 << 20,
         max_messages_per_session: 500,
         max_bytes_per_session: 1 << 30,
+        retention: None,
         paused: false,
     }
 }

@@ -10,7 +10,10 @@ use rustls::{
 use super::super::super::extract::Mistakes;
 use crate::{
     pop3::KeyPin,
-    store::mailboxes::{DeletePolicy, InitialSync, Settings, Tls},
+    store::{
+        mailboxes::{DeletePolicy, InitialSync, Settings, Tls},
+        retention::Retention,
+    },
 };
 
 /// Characters of a name, and of an external id.
@@ -29,6 +32,10 @@ const MESSAGES_PER_SESSION: RangeInclusive<i32> = 1..=100_000;
 const MESSAGE_BYTES: RangeInclusive<i64> = 1 << 10..=256 << 20;
 const BYTES_PER_SESSION: RangeInclusive<i64> = 1 << 10..=16 << 30;
 
+const KEPT_DAYS: RangeInclusive<i32> = 1..=36_500;
+const KEPT_MESSAGES: RangeInclusive<i64> = 1..=1_000_000_000;
+const KEPT_BYTES: RangeInclusive<i64> = 1 << 10..=1 << 50;
+
 /// Fields that a mailbox shows but nobody sets.
 const READ_ONLY: [&str; 12] = [
     "id",
@@ -45,17 +52,10 @@ const READ_ONLY: [&str; 12] = [
     "updated_at",
 ];
 
-/// Fields that are to come.
-const UNSUPPORTED: [&str; 1] = ["retention"];
-
 pub(super) fn why_refused(field: &str) -> Option<&'static str> {
-    if READ_ONLY.contains(&field) {
-        Some("is read-only; leave it out")
-    } else if UNSUPPORTED.contains(&field) {
-        Some("is not supported by this version; leave it out")
-    } else {
-        None
-    }
+    READ_ONLY
+        .contains(&field)
+        .then_some("is read-only; leave it out")
 }
 
 pub(super) fn check(settings: &Settings, mistakes: &mut Mistakes) {
@@ -99,6 +99,9 @@ pub(super) fn check(settings: &Settings, mistakes: &mut Mistakes) {
         "goes only with TLS; set `tls` to implicit or starttls",
     );
     check_delete_after(settings, mistakes);
+    if let Some(retention) = &settings.retention {
+        check_retention(retention, mistakes);
+    }
     mistakes.check(
         settings.initial_sync != InitialSync::LastN(0),
         "/initial_sync",
@@ -118,6 +121,24 @@ fn within<T: PartialOrd + std::fmt::Display>(
 ) {
     let detail = format!("must be between {} and {}", range.start(), range.end());
     mistakes.check(range.contains(&value), pointer, detail);
+}
+
+fn check_retention(retention: &Retention, mistakes: &mut Mistakes) {
+    if let Some(days) = retention.max_age_days {
+        within(days, KEPT_DAYS, "/retention/max_age_days", mistakes);
+    }
+    for (limit, range, pointer) in [
+        (
+            retention.max_messages,
+            KEPT_MESSAGES,
+            "/retention/max_messages",
+        ),
+        (retention.max_bytes, KEPT_BYTES, "/retention/max_bytes"),
+    ] {
+        if let Some(limit) = limit {
+            within(limit, range, pointer, mistakes);
+        }
+    }
 }
 
 fn check_delete_after(settings: &Settings, mistakes: &mut Mistakes) {
