@@ -4,3 +4,5 @@ mod dovecot;
 mod killed;
 mod oauth;
 mod replicas;
+mod roles;
+mod suspended;

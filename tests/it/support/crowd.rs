@@ -30,6 +30,13 @@ pub(crate) struct Seen {
     pub(crate) most_of_one: usize,
 }
 
+impl Seen {
+    /// Sessions that this user has now.
+    pub(crate) fn sessions_of(&self, user: &str) -> usize {
+        self.now.get(user).copied().unwrap_or(0)
+    }
+}
+
 impl Crowd {
     /// A maildrop has as many messages as the user's name says: `idle-0`, `backlog-300`.
     pub(crate) async fn start() -> Self {
